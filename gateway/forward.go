@@ -1,0 +1,322 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/bounds"
+	"github.com/moat-gateway/moat/guard/clientaddr"
+	"github.com/moat-gateway/moat/web"
+	"github.com/moat-gateway/moat/wire"
+)
+
+// outgoing is the request to the upstream and what belongs to it. It shares the header
+// map of the client's request, which the gate owns.
+type outgoing struct {
+	req    *http.Request
+	url    url.URL
+	values [3]string
+	trace  httptrace.ClientTrace
+
+	// mu guards w's header between the transport's goroutine, which passes interim
+	// responses on, and the handler's. final is set when RoundTrip has returned.
+	mu    sync.Mutex
+	w     http.ResponseWriter
+	final bool
+}
+
+// forward sends an admitted request to its upstream and the answer to the client,
+// streaming both ways.
+func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http.Request) {
+	up := x.route.upstream
+	out := x.outgoing(up, w, r)
+	defer out.req.Body.Close() //nolint:errcheck // stops the transport from reading on; the server drains the rest.
+
+	start := time.Now()
+	res, err := up.transport.RoundTrip(out.req)
+	out.mu.Lock()
+	out.final = true
+	out.mu.Unlock()
+	if err != nil {
+		g.end(st, x, w, r, upstreamFailure(r, err))
+		return
+	}
+	x.route.stats.answered(time.Since(start))
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		g.tunnel(st, x, w, r, res)
+		return
+	}
+	err = copyResponse(x.route, w, res)
+	res.Body.Close() //nolint:errcheck,gosec // nothing is left to lose.
+	if err != nil {
+		d := guard.Denial(guard.UpstreamAborted, "the upstream's body", err.Error(), "a whole body")
+		if r.Context().Err() != nil {
+			d.Reason = guard.RequestAborted
+		}
+		g.obs.record(st, x, r, d, guard.Enforce)
+		// The part must not pass for the whole: HTTP/1.1 closes, HTTP/2 resets.
+		panic(http.ErrAbortHandler)
+	}
+	x.route.stats.count(guard.OK, guard.Enforce)
+}
+
+func (x *exchange) outgoing(up *upstream, w http.ResponseWriter, r *http.Request) *outgoing {
+	o := &outgoing{url: *r.URL, w: w}
+	o.trace.Got1xxResponse = o.interim
+	o.req = r.WithContext(httptrace.WithClientTrace(r.Context(), &o.trace))
+	o.url.Scheme, o.url.Host = up.scheme, up.host
+	if up.prefix != nil {
+		o.url.Path, o.url.RawPath = joinPath(up.prefix, r.URL)
+	}
+	o.req.URL, o.req.RequestURI = &o.url, ""
+	if !up.preserveHost {
+		o.req.Host = ""
+	}
+	h := r.Header
+	o.values[0], o.values[1], o.values[2] = x.clientText(r), "http", r.Host
+	if x.secure {
+		o.values[1] = "https"
+	}
+	h["X-Forwarded-For"], h["X-Forwarded-Proto"], h["X-Forwarded-Host"] = o.values[0:1:1], o.values[1:2:2], o.values[2:3:3]
+	for name, v := range up.headers {
+		h[name] = v
+	}
+	if h["User-Agent"] == nil {
+		h["User-Agent"] = noUserAgent
+	}
+	if x.upgrade != "" {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{x.upgrade}
+	}
+	o.req.Trailer = nil
+	o.req.Close = false
+	switch {
+	case r.ContentLength == 0:
+		o.req.Body = http.NoBody
+	default:
+		o.req.Body = x.route.bounds.Body(w, r)
+		if len(r.Trailer) > 0 {
+			o.passTrailer(x.route, r)
+		}
+	}
+	return o
+}
+
+// noUserAgent keeps the transport from adding its own. The transport does not change it.
+var noUserAgent = []string{""}
+
+// clientText is the client's address as text; that of the connection's peer needs none made.
+func (x *exchange) clientText(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && clientaddr.Peer(r) == x.client && !strings.ContainsAny(host, "%") {
+		return host
+	}
+	return x.client.String()
+}
+
+func joinPath(prefix, u *url.URL) (path, raw string) {
+	path = strings.TrimSuffix(prefix.Path, "/") + u.Path
+	if prefix.RawPath == "" && u.RawPath == "" {
+		return path, ""
+	}
+	return path, strings.TrimSuffix(prefix.EscapedPath(), "/") + u.EscapedPath()
+}
+
+// interim passes an interim response on (RFC 9110 section 15.2), 103 Early Hints among
+// them. 100 is the server's own business.
+func (o *outgoing) interim(code int, header textproto.MIMEHeader) error {
+	if code == http.StatusContinue {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.final {
+		return nil
+	}
+	h := o.w.Header()
+	var added []string
+	for k, v := range header {
+		if h[k] == nil && !ownedResponseHeader(k) {
+			h[k] = v
+			added = append(added, k)
+		}
+	}
+	o.w.WriteHeader(code)
+	for _, k := range added {
+		delete(h, k)
+	}
+	return nil
+}
+
+// passTrailer passes those request trailers on that the client announced and may send.
+func (o *outgoing) passTrailer(rt *route, r *http.Request) {
+	o.req.Trailer = make(http.Header, len(r.Trailer))
+	for name := range r.Trailer {
+		if !rt.scrub.Forged(name) {
+			o.req.Trailer[name] = nil
+		}
+	}
+	o.req.Body = &trailerBody{ReadCloser: o.req.Body, in: r, out: o.req.Trailer}
+}
+
+// trailerBody fills in the announced trailers when the body has been read.
+type trailerBody struct {
+	io.ReadCloser
+	in  *http.Request
+	out http.Header
+}
+
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		for name := range b.out {
+			b.out[name] = b.in.Trailer[name]
+		}
+	}
+	return n, err
+}
+
+// ownedResponseHeader reports whether the upstream's header of that name is not passed
+// on: it belongs to one connection, or to the gate.
+func ownedResponseHeader(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Trailer", "Upgrade", "Te",
+		"Proxy-Authenticate", "Proxy-Authorization", "Http2-Settings":
+		return true
+	}
+	return false
+}
+
+func isCORSHeader(name string) bool {
+	return len(name) > 15 && name[0] == 'A' && strings.HasPrefix(name, "Access-Control-")
+}
+
+// copyResponse streams an answer to the client. Its header values are moved, not copied.
+func copyResponse(rt *route, w http.ResponseWriter, res *http.Response) error {
+	h := w.Header()
+	passCORS := rt.passCORS || rt.modes[guard.CORS] != guard.Enforce
+	if conn := res.Header["Connection"]; conn != nil {
+		for _, line := range conn {
+			for _, name := range strings.Split(line, ",") {
+				delete(res.Header, textproto.CanonicalMIMEHeaderKey(strings.Trim(name, " \t")))
+			}
+		}
+	}
+	for k, v := range res.Header {
+		switch {
+		case ownedResponseHeader(k):
+		case k == "Vary":
+			mergeVary(h, v)
+		case isCORSHeader(k):
+			// Two Access-Control-Allow-Origin, ours and theirs, would make the browser
+			// refuse both.
+			if passCORS {
+				h[k] = v
+			}
+		default:
+			h[k] = v
+		}
+	}
+	streaming := res.ContentLength < 0 || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")
+	announced := len(res.Trailer)
+	if announced > 0 {
+		names := make([]string, 0, announced)
+		for name := range res.Trailer {
+			names = append(names, name)
+		}
+		h["Trailer"] = []string{strings.Join(names, ", ")}
+	}
+	w.WriteHeader(res.StatusCode)
+	if err := copyBody(w, res.Body, streaming); err != nil {
+		return err
+	}
+	if len(res.Trailer) == 0 {
+		return nil
+	}
+	// Trailers that were not announced go under http.TrailerPrefix.
+	if announced == 0 {
+		flush(w)
+	}
+	for name, v := range res.Trailer {
+		if announced != len(res.Trailer) {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = v
+	}
+	return nil
+}
+
+func mergeVary(h http.Header, upstream []string) {
+	ours := h["Vary"]
+	if len(ours) == 0 {
+		h["Vary"] = upstream
+		return
+	}
+	h["Vary"] = upstream
+	for _, line := range ours {
+		web.AddVary(h, line)
+	}
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// copyBody copies until EOF. A stream is flushed after every read, and its head at once,
+// so that an event is never older than the upstream's write.
+func copyBody(w http.ResponseWriter, body io.Reader, streaming bool) error {
+	if streaming {
+		flush(w)
+	}
+	buf, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := body.Read(*buf)
+		if n > 0 {
+			if _, wErr := w.Write((*buf)[:n]); wErr != nil {
+				return wErr
+			}
+			if streaming {
+				flush(w)
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func flush(w http.ResponseWriter) {
+	http.NewResponseController(w).Flush() //nolint:errcheck,gosec // a writer that cannot flush sends when it can.
+}
+
+// upstreamFailure says why no answer came.
+func upstreamFailure(r *http.Request, err error) guard.Decision {
+	var (
+		tooMuch *bounds.BodyError
+		framing *wire.FramingError
+		op      *net.OpError
+		timeout interface{ Timeout() bool }
+	)
+	switch {
+	case errors.As(err, &tooMuch):
+		return tooMuch.Decision()
+	case errors.As(err, &framing):
+		return guard.Denial(framing.Reason, "body", "", "well-formed chunks")
+	case r.Context().Err() != nil:
+		return guard.Denial(guard.RequestAborted, "the client's connection", "closed", "open until the answer is complete")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return guard.Denial(guard.UpstreamTimeout, "the upstream", err.Error(), "an answer within response_timeout")
+	case errors.As(err, &op) && op.Op == "dial":
+		return guard.Denial(guard.UpstreamUnreachable, "the upstream", err.Error(), "a connection")
+	}
+	return guard.Denial(guard.UpstreamBadResponse, "the upstream", err.Error(), "a valid HTTP answer")
+}

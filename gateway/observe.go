@@ -1,0 +1,268 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base32"
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/moat-gateway/moat/guard"
+)
+
+const (
+	// ringSize is how many decisions are kept for `moat why`.
+	ringSize = 4096
+	// evidenceBytes bounds each text of a record: what a client sends can be long.
+	evidenceBytes = 256
+	// logPerSecond bounds the lines that refusals may cause. A flood must not fill the
+	// disk; what is left out is counted and said.
+	logPerSecond = 100
+)
+
+// Record is a decision as the operator sees it. It holds no header values but the one
+// that decided, no query and no body.
+type Record struct {
+	ID       string    `json:"id"`
+	Time     time.Time `json:"time"`
+	Route    string    `json:"route"`
+	Step     string    `json:"step"`
+	Code     string    `json:"code"`
+	Mode     string    `json:"mode"`
+	Status   int       `json:"status,omitempty"`
+	Client   string    `json:"client,omitempty"`
+	Method   string    `json:"method"`
+	Host     string    `json:"host"`
+	Path     string    `json:"path"`
+	Where    string    `json:"where,omitempty"`
+	Got      string    `json:"got,omitempty"`
+	Want     string    `json:"want,omitempty"`
+	Cause    string    `json:"cause"`
+	Fix      string    `json:"fix"`
+	UserSees string    `json:"client_was_told,omitempty"`
+}
+
+// observer counts, remembers and logs decisions.
+type observer struct {
+	log     *slog.Logger
+	reg     *prometheus.Registry
+	tunnels tunnels
+
+	statsMu sync.Mutex
+	stats   map[string]*routeStats
+	latency *prometheus.HistogramVec
+	reloads [2]atomic.Uint64 // refused, applied
+
+	ringMu sync.Mutex
+	ring   []Record
+	next   int
+
+	logSecond atomic.Int64
+	logged    atomic.Int64
+}
+
+func newObserver(log *slog.Logger) *observer {
+	o := &observer{
+		log: log, reg: prometheus.NewRegistry(), stats: make(map[string]*routeStats),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "moat_upstream_response_seconds", Help: "Time from sending a request to the head of the upstream's answer.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route"}),
+	}
+	o.reg.MustRegister(o.latency)
+	return o
+}
+
+// routeStats counts a route's decisions. It outlives reloads.
+type routeStats struct {
+	route   string
+	counts  [guard.NumReasons][2]atomic.Uint64 // by reason; enforced, reported
+	latency prometheus.Observer
+}
+
+func (o *observer) routeStats(route string) *routeStats {
+	o.statsMu.Lock()
+	defer o.statsMu.Unlock()
+	s := o.stats[route]
+	if s == nil {
+		s = &routeStats{route: route, latency: o.latency.WithLabelValues(route)}
+		o.stats[route] = s
+	}
+	return s
+}
+
+func (s *routeStats) count(r guard.Reason, m guard.Mode) { s.counts[r][m&1].Add(1) }
+
+func (s *routeStats) answered(d time.Duration) { s.latency.Observe(d.Seconds()) }
+
+// statsOf is where a request's decisions are counted: its route, or the unrouted.
+func statsOf(st *state, x *exchange) *routeStats {
+	if x.route == nil {
+		return st.unrouted
+	}
+	return x.route.stats
+}
+
+// end answers a request that ends at the gate.
+func (g *Gateway) end(st *state, x *exchange, w http.ResponseWriter, r *http.Request, d guard.Decision) {
+	if !d.Denied() {
+		statsOf(st, x).count(d.Reason, guard.Enforce)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	id := g.obs.record(st, x, r, d, guard.Enforce)
+	if d.Reason.Status() == 0 {
+		panic(http.ErrAbortHandler) // nobody is there to be answered
+	}
+	guard.Refuse(w, d.Reason, id)
+}
+
+// report records what guards in report mode would have done.
+func (o *observer) report(st *state, x *exchange, r *http.Request) {
+	for _, d := range x.reports {
+		o.record(st, x, r, d, guard.Report)
+	}
+}
+
+// record counts, remembers and logs a decision, and returns its id.
+func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decision, m guard.Mode) string {
+	stats := statsOf(st, x)
+	stats.count(d.Reason, m)
+	rec := Record{
+		ID: newID(), Time: time.Now().UTC(), Route: stats.route, Step: d.Reason.Step().String(), Code: d.Reason.String(), Mode: m.String(),
+		Method: bound(r.Method), Host: bound(r.Host), Path: bound(r.URL.Path),
+		Where: d.Evidence.Where, Got: bound(d.Evidence.Got), Want: d.Evidence.Want,
+	}
+	if x.client.IsValid() {
+		rec.Client = x.client.String()
+	} else if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		rec.Client = host
+	}
+	o.ringMu.Lock()
+	if len(o.ring) < ringSize {
+		o.ring = append(o.ring, rec)
+	} else {
+		o.ring[o.next] = rec
+	}
+	o.next = (o.next + 1) % ringSize
+	o.ringMu.Unlock()
+	o.logRecord(&rec)
+	return rec.ID
+}
+
+// logRecord logs where to look, not what came: the record has that.
+func (o *observer) logRecord(rec *Record) {
+	second := rec.Time.Unix()
+	if last := o.logSecond.Load(); last != second && o.logSecond.CompareAndSwap(last, second) {
+		if left := o.logged.Swap(0) - logPerSecond; left > 0 {
+			o.log.Warn("decisions not logged", slog.Int64("count", left))
+		}
+	}
+	if o.logged.Add(1) > logPerSecond {
+		return
+	}
+	level, msg := slog.LevelInfo, "request refused"
+	switch {
+	case rec.Mode == guard.Report.String():
+		msg = "request would be refused"
+	case rec.Step == guard.Upstream.String():
+		level, msg = slog.LevelWarn, "request failed"
+	}
+	o.log.LogAttrs(context.Background(), level, msg, slog.String("id", rec.ID), slog.String("code", rec.Code),
+		slog.String("step", rec.Step), slog.String("route", rec.Route), slog.String("mode", rec.Mode), slog.String("client", rec.Client))
+}
+
+// find returns the record with that id.
+func (o *observer) find(id string) (Record, bool) {
+	o.ringMu.Lock()
+	defer o.ringMu.Unlock()
+	for i := range o.ring {
+		if o.ring[i].ID == id {
+			return o.ring[i].explained(), true
+		}
+	}
+	return Record{}, false
+}
+
+// latest returns up to n records, newest first.
+func (o *observer) latest(n int) []Record {
+	o.ringMu.Lock()
+	defer o.ringMu.Unlock()
+	out := make([]Record, 0, min(n, len(o.ring)))
+	for i := 1; i <= len(o.ring) && len(out) < n; i++ {
+		out = append(out, o.ring[(o.next-i+len(o.ring))%len(o.ring)].explained())
+	}
+	return out
+}
+
+// explained fills in what follows from the code.
+func (r Record) explained() Record {
+	reason, _ := guard.ParseReason(r.Code)
+	r.Cause, r.Fix, r.UserSees, r.Status = reason.Cause(), reason.Fix(), reason.Title(), reason.Status()
+	if r.Mode != guard.Enforce.String() {
+		r.UserSees, r.Status = "", 0
+	}
+	return r
+}
+
+// bound returns a short copy, which does not keep the request's memory alive.
+func bound(s string) string {
+	if len(s) <= evidenceBytes {
+		return strings.Clone(s)
+	}
+	return strings.ToValidUTF8(s[:evidenceBytes], "") + "…"
+}
+
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// newID makes an id that is short enough to read out. It is no secret: whoever asks the
+// admin listener may see every record anyway.
+func newID() string {
+	var b [10]byte
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())                //nolint:gosec // see above.
+	binary.NativeEndian.PutUint16(b[8:], uint16(rand.Uint32()&0xffff)) //nolint:gosec // see above.
+	return idEncoding.EncodeToString(b[:])
+}
+
+// tunnels are the hijacked connections, which the server does not know any more.
+type tunnels struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (t *tunnels) add(c net.Conn) (remove func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conns == nil {
+		t.conns = make(map[net.Conn]struct{})
+	}
+	t.conns[c] = struct{}{}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.conns, c)
+	}
+}
+
+func (t *tunnels) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.conns)
+}
+
+// closeAll ends every tunnel: a WebSocket does not end by itself.
+func (t *tunnels) closeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.conns {
+		c.Close() //nolint:errcheck,gosec // its goroutines notice.
+	}
+}

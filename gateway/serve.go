@@ -1,0 +1,243 @@
+package gateway
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+
+	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/cors"
+	"github.com/moat-gateway/moat/guard/scrub"
+	"github.com/moat-gateway/moat/web"
+	"github.com/moat-gateway/moat/wire"
+)
+
+// Gateway is the gate: an http.Handler whose configuration can be exchanged while it
+// serves.
+type Gateway struct {
+	state atomic.Pointer[state]
+	obs   *observer
+	swap  chan struct{} // held while a configuration is exchanged
+	drain atomic.Bool
+}
+
+// exchange is one request on its way through the gate.
+type exchange struct {
+	route   *route     // nil until one matches
+	client  netip.Addr // nil until it is told
+	secure  bool       // the client speaks TLS, to us or to a trusted proxy
+	upgrade string     // the protocol that the client asks to upgrade to
+	// reports are the decisions of guards in report mode that would have ended the
+	// request.
+	reports []guard.Decision
+}
+
+// ServeHTTP takes a request through the gate.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	st := g.state.Load()
+	var x exchange
+	d := st.admit(&x, w.Header(), r)
+	if len(x.reports) > 0 {
+		g.obs.report(st, &x, r)
+	}
+	if d.Ends() {
+		g.end(st, &x, w, r, d)
+		return
+	}
+	g.forward(st, &x, w, r)
+}
+
+// admit is the data path: it judges a request, step by step, cheap steps first, and
+// sets in h the headers that the answer will need, whoever gives it. It changes the
+// request: what the client had no right to say is gone afterwards.
+func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decision {
+	if d := refusedByWire(r); d.Ends() {
+		return d
+	}
+	if d := s.host(x, r); d.Ends() {
+		return d
+	}
+	if d := s.route(x, r); d.Ends() {
+		s.readable(h, r)
+		return d
+	}
+	rt := x.route
+	preflight := cors.IsPreflight(r)
+
+	addr, d := s.clientAddr.Decide(r)
+	x.client = addr
+	if d = x.settle(s.addrMode, d); d.Ends() {
+		return d
+	}
+	if mode := rt.modes[guard.Scrub]; mode != guard.Off {
+		if d = x.settle(mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
+			rt.stats.count(d.Reason, mode)
+			rt.scrub.Scrub(r.Header)
+		}
+	}
+	if mode := rt.modes[guard.CORS]; mode != guard.Off {
+		d = rt.cors.Decide(r)
+		if mode == guard.Enforce {
+			rt.cors.SetHeaders(h, r, d)
+		}
+		if d = x.settle(mode, d); d.Ends() {
+			return d
+		}
+	}
+	// A preflight that CORS has not answered is the upstream's to answer.
+	if mode := rt.modes[guard.Bounds]; mode != guard.Off && !preflight {
+		d = rt.bounds.Decide(r)
+		if mode == guard.Enforce {
+			rt.bounds.SetHeaders(h, d)
+		}
+		if d = x.settle(mode, d); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.CrossSite]; mode != guard.Off && !preflight {
+		if d = x.settle(mode, rt.crosssite.Decide(r)); d.Ends() {
+			return d
+		}
+	}
+	x.upgrade = scrub.HopByHop(r.Header)
+	return guard.Decision{}
+}
+
+// settle applies a guard's mode to its decision: what is only reported does not happen.
+func (x *exchange) settle(mode guard.Mode, d guard.Decision) guard.Decision {
+	if mode == guard.Enforce || d.Outcome == guard.Allow {
+		return d
+	}
+	if mode == guard.Report && d.Outcome != guard.Answer {
+		x.reports = append(x.reports, d)
+	}
+	return guard.Decision{}
+}
+
+// refusedByWire carries out what package wire found in the bytes of the request.
+func refusedByWire(r *http.Request) guard.Decision {
+	code, ok := strings.CutPrefix(r.URL.Path, wire.RefusedPath)
+	if !ok {
+		return guard.Decision{}
+	}
+	reason, ok := guard.ParseReason(code)
+	if !ok || reason.Step() != guard.Wire || reason.Status() == 0 {
+		reason = guard.RequestMalformed
+	}
+	return guard.Denial(reason, "the request's head", "", "an unambiguous head")
+}
+
+// host lets only those requests pass that are meant for a public origin. Behind a
+// trusted proxy its word on the client's Host counts, and is put in Host's place.
+func (s *state) host(x *exchange, r *http.Request) guard.Decision {
+	scheme, host := s.clientAddr.Forwarded(r)
+	if host != "" {
+		r.Host = host
+	}
+	x.secure = scheme == "https" || scheme == "" && r.TLS != nil
+	if !s.public.Serves(r.Host) {
+		return guard.Denial(guard.HostNotAllowed, "Host", r.Host, "the host of a public origin")
+	}
+	return guard.Decision{}
+}
+
+// route finds the route. A preflight belongs to the route of the method that it asks for.
+func (s *state) route(x *exchange, r *http.Request) guard.Decision {
+	if fault := ambiguous(r); fault == pathAmbiguous {
+		return guard.Denial(guard.PathAmbiguous, "path", r.URL.Path, "a path in its plain form")
+	} else if rt := s.lookup(r); rt == nil {
+		return guard.Denial(guard.RouteNotFound, "route", r.Method+" "+r.URL.Path, "a declared route")
+	} else if x.route = rt; fault == pathEncodedSlash && !rt.encodedSlash {
+		return guard.Denial(guard.PathAmbiguous, "path", r.URL.EscapedPath(), "no encoded slash or backslash")
+	}
+	return guard.Decision{}
+}
+
+func (s *state) lookup(r *http.Request) *route {
+	method := r.Method
+	if cors.IsPreflight(r) {
+		r.Method = r.Header["Access-Control-Request-Method"][0]
+	}
+	h, _ := s.mux.Handler(r)
+	r.Method = method
+	rt, _ := h.(*route) // anything else is ServeMux's own answer: no such path or method
+	return rt
+}
+
+// readable lets a page read why nothing is served: if any route lists its origin, the
+// refusal carries that route's CORS headers.
+func (s *state) readable(h http.Header, r *http.Request) {
+	var last *cors.Guard
+	for _, rt := range s.routes {
+		if rt.modes[guard.CORS] != guard.Enforce || rt.cors == last {
+			continue
+		}
+		last = rt.cors
+		if rt.cors.Lists(r) {
+			rt.cors.SetHeaders(h, r, guard.Decision{Reason: guard.CORSOriginAllowed})
+			return
+		}
+	}
+	web.AddVary(h, "Origin")
+}
+
+type pathFault uint8
+
+const (
+	pathPlain pathFault = iota
+	pathAmbiguous
+	pathEncodedSlash
+)
+
+// ambiguous finds paths that the upstream could take for others than the one that
+// routes were matched against: a dot segment, plain or encoded; an empty segment; a
+// control character; and, which a route can allow, an encoded slash or a backslash.
+func ambiguous(r *http.Request) pathFault {
+	p := r.URL.Path
+	if p == "" || p[0] != '/' {
+		return pathAmbiguous
+	}
+	slash := r.URL.RawPath != "" && encodesSlash(r.URL.RawPath)
+	for i := range len(p) {
+		switch c := p[i]; {
+		case c < ' ', c == 0x7f:
+			return pathAmbiguous
+		case c == '/', c == '\\':
+			slash = slash || c == '\\'
+			if rest := p[i+1:]; dotSegment(rest) || rest != "" && rest[0] == '/' && !slash {
+				return pathAmbiguous
+			}
+		}
+	}
+	if !slash {
+		return pathPlain
+	}
+	if strings.Contains(r.URL.EscapedPath(), "//") {
+		return pathAmbiguous
+	}
+	return pathEncodedSlash
+}
+
+// dotSegment reports whether s begins with "." or ".." as a whole segment. Some servers
+// cut parameters off first, so "..;x" counts too.
+func dotSegment(s string) bool {
+	if s == "" || s[0] != '.' {
+		return false
+	}
+	s = strings.TrimPrefix(s[1:], ".")
+	return s == "" || s[0] == '/' || s[0] == '\\' || s[0] == ';'
+}
+
+func encodesSlash(raw string) bool {
+	for {
+		i := strings.IndexByte(raw, '%')
+		if i < 0 || len(raw) < i+3 {
+			return false
+		}
+		if code := raw[i+1 : i+3]; strings.EqualFold(code, "2f") || strings.EqualFold(code, "5c") {
+			return true
+		}
+		raw = raw[i+3:]
+	}
+}
