@@ -26,6 +26,7 @@ type outgoing struct {
 	url    url.URL
 	values [3]string
 	trace  httptrace.ClientTrace
+	body   *bounds.Body // nil if the request has none
 
 	// mu guards w's header between the transport's goroutine, which passes interim
 	// responses on, and the handler's. final is set when RoundTrip has returned.
@@ -47,6 +48,9 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 	out.final = true
 	out.mu.Unlock()
 	if err != nil {
+		if out.body != nil && r.Context().Err() != nil {
+			err = errors.Join(out.body.Err(), err)
+		}
 		g.end(st, x, w, r, upstreamFailure(r, err))
 		return
 	}
@@ -102,7 +106,8 @@ func (x *exchange) outgoing(up *upstream, w http.ResponseWriter, r *http.Request
 	case r.ContentLength == 0:
 		o.req.Body = http.NoBody
 	default:
-		o.req.Body = x.route.bounds.Body(w, r)
+		o.body = x.route.bounds.Body(w, r)
+		o.req.Body = o.body
 		if len(r.Trailer) > 0 {
 			o.passTrailer(x.route, r)
 		}

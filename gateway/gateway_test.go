@@ -254,7 +254,9 @@ func TestUpstreamCORSHeadersAreReplacedAndVaryIsMerged(t *testing.T) {
 }
 
 func TestReportModeRunsTheSameCodeAndChangesNothing(t *testing.T) {
-	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Access-Control-Allow-Origin", "https://theirs.example") })
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "https://theirs.example")
+	})
 	g := newGateway(t, configFor(t, b.URL, route(func(r *gateway.Route) {
 		for _, k := range guard.Guards() {
 			r.Modes[k] = guard.Report

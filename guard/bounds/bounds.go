@@ -121,20 +121,25 @@ func (e *BodyError) Decision() guard.Decision {
 
 // Body returns r's body held to the bounds: reading it past them returns a *BodyError.
 // w is the response that belongs to r; its connection's read deadline is moved.
-func (g *Guard) Body(w http.ResponseWriter, r *http.Request) io.ReadCloser {
+func (g *Guard) Body(w http.ResponseWriter, r *http.Request) *Body {
 	left := g.p.BodyBytes
 	if left < 0 {
 		left = math.MaxInt64
 	}
-	return &body{ReadCloser: r.Body, rc: http.NewResponseController(w), left: left, limit: g.p.BodyBytes, idle: g.p.BodyIdle}
+	return &Body{inner: r.Body, rc: http.NewResponseController(w), left: left, limit: g.p.BodyBytes, idle: g.p.BodyIdle}
 }
 
-type body struct {
-	io.ReadCloser
-	left, limit int64
-	idle        time.Duration
-	set         time.Time
-	err         error
+// Body is a request's body held to its bounds.
+type Body struct {
+	inner io.ReadCloser
+	limit int64
+	idle  time.Duration
+
+	// reading guards left, set and err. It is held while a Read waits for bytes.
+	reading sync.Mutex
+	left    int64
+	set     time.Time
+	err     error
 
 	// mu guards rc, which Close takes away: an upstream's goroutine may still read
 	// when the handler is done, and must not touch the connection's next request.
@@ -142,14 +147,15 @@ type body struct {
 	rc *http.ResponseController
 }
 
-func (b *body) Close() error {
+// Close closes the request's own body. It does not wait for a Read.
+func (b *Body) Close() error {
 	b.mu.Lock()
 	b.rc = nil
 	b.mu.Unlock()
-	return b.ReadCloser.Close()
+	return b.inner.Close()
 }
 
-func (b *body) deadline(t time.Time) {
+func (b *Body) deadline(t time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.rc != nil {
@@ -157,7 +163,20 @@ func (b *body) deadline(t time.Time) {
 	}
 }
 
-func (b *body) Read(p []byte) (int, error) {
+// Err returns the error that reading ended with: nil, io.EOF, a *BodyError, or what the
+// connection said. net/http cancels a request's context when its connection fails, so
+// whoever reads for us may have given up before Read returned; Err waits for that Read,
+// and must not be called while a healthy client may still be sending.
+func (b *Body) Err() error {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	return b.err
+}
+
+// Read implements io.Reader.
+func (b *Body) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	if b.err != nil {
 		return 0, b.err
 	}
@@ -172,7 +191,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left < math.MaxInt64 && int64(len(p)) > b.left {
 		p = p[:b.left+1]
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.inner.Read(p)
 	if int64(n) > b.left {
 		n, err = int(b.left), &BodyError{guard.BodyTooLarge, b.limit}
 	}

@@ -1,0 +1,82 @@
+# make check is the inner loop, make test is everything. The tools are pinned in
+# tools/go.mod, a module of its own, so that they stay out of the product's go.sum.
+
+TOOL := go tool -modfile="$(CURDIR)/tools/go.mod"
+
+# Every module of the repository, and those beside the root one that hold code.
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./*/go.mod))
+NESTED  := $(filter-out . ./tools,$(MODULES))
+
+FUZZTIME ?= 10s
+
+.DEFAULT_GOAL := help
+# The steps of check and test run in the order in which they are written, the cheap ones
+# first; each of them uses all cores by itself.
+.NOTPARALLEL:
+.PHONY: help check test fmt docs fuzz bench build setup \
+	format-check tidy-check vet lint short test-nested lint-nested deadcode test-root
+
+help: ## list what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	while IFS='|' read -r target what; do printf '  make %-7s %s\n' "$$target" "$$what"; done
+
+check: format-check tidy-check vet lint short ## the inner loop, under a minute: format, lint, vet, short tests
+
+# test-root is the last one, so that the runner's own summary closes the output.
+test: setup format-check tidy-check vet lint lint-nested deadcode test-nested fuzz test-root ## everything: check, race detector, end to end, fuzzing, nested modules
+
+setup: ## install the programs that the end-to-end tests run
+	@sh scripts/setup.sh
+
+fmt: ## format the code and tidy the modules
+	$(TOOL) gofumpt -w .
+	@set -e; for m in $(MODULES); do echo "go -C $$m mod tidy"; go -C $$m mod tidy; done
+
+docs: ## write the generated pages and files anew
+	go test ./guard ./config -run Generated -update
+
+fuzz: ## fuzz every target for FUZZTIME (10s)
+	@FUZZTIME=$(FUZZTIME) sh scripts/fuzz.sh
+
+bench: ## run the benchmarks
+	cd bench && go test -run '^$$' -bench . -benchmem ./...
+
+build: ## build bin/moat, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/moat ./cmd/moat
+
+format-check:
+	@$(TOOL) gofumpt -d . || { echo "format: error: run make fmt"; exit 1; }
+
+tidy-check:
+	@set -e; for m in $(MODULES); do \
+		go -C $$m mod tidy -diff || { echo "tidy: error: $$m/go.mod or go.sum is not tidy; run make fmt"; exit 1; }; \
+	done
+
+vet:
+	go vet ./...
+
+lint:
+	$(TOOL) golangci-lint run --allow-parallel-runners ./...
+
+lint-nested:
+	@set -e; for m in $(NESTED); do \
+		echo "lint: $$m"; (cd $$m && go vet ./... && $(TOOL) golangci-lint run --allow-parallel-runners ./...); \
+	done
+
+short:
+	go test -short ./...
+
+# A function that neither a program nor a test reaches is not part of anything.
+deadcode:
+	@dead=$$($(TOOL) deadcode -test ./...) || exit 1; \
+	if [ -n "$$dead" ]; then \
+		printf '%s\n' "$$dead"; echo "deadcode: error: nothing reaches these, no program and no test"; exit 1; \
+	fi
+
+test-nested:
+	@set -e; for m in $(NESTED); do \
+		echo "test: $$m"; (cd $$m && go test -timeout 10m ./...); \
+	done
+
+test-root:
+	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -race -shuffle=on -timeout 10m ./...

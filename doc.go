@@ -1,0 +1,46 @@
+// Package moat is a gateway that protects HTTP APIs where CORS cannot.
+//
+// CORS decides whether a browser lets script read an answer; the backend decides
+// whether to honour the request. moat is the part that decides: it stands in front of
+// any backend, or inside a Go server as net/http middleware, and says why.
+//
+// This package holds only documentation. The command is in cmd/moat; each guard can be
+// used by itself.
+//
+// # Life of a request
+//
+// A request goes through one fixed pipeline. Each step may end it with a
+// [github.com/moat-gateway/moat/guard.Decision], which has one of a closed set of
+// reasons (docs/reasons.md). Cheap steps stand before dear ones, and a refused request
+// costs the backend nothing. The pipeline is one function, admit, in gateway/serve.go:
+//
+//	wire            the connection: PROXY protocol, TLS, unambiguous HTTP/1.1 framing
+//	host            the Host is that of a public origin, or it ends here
+//	route           the path is plain, and a declared route matches; a preflight belongs
+//	                to the route of the method that it asks for
+//	client address  from the connection, or by the word of a named proxy
+//	scrub           what only moat may say is removed, in any spelling
+//	cors            a preflight is answered here; a stranger's page ends here; CORS headers
+//	                and Vary are set now, so that a page can read any later refusal
+//	bounds          the method is declared, the body is not too large
+//	cross-site      a stranger's page changes nothing, embeds nothing, opens no socket
+//	upstream        streamed both ways; its own CORS headers are replaced, Vary is merged
+//	record          counted, and if refused kept for `moat why` and logged
+//
+// Each guard runs as enforce, report or off, by route. Report runs the same code and
+// records what would have happened.
+//
+// # Packages
+//
+// A package imports only from lines above its own (layers_test.go):
+//
+//	web             the vocabulary: origins, sites, public origins, header lists
+//	guard           Decision, Reason, Mode, and the answer to the client
+//	guard/*         one package for each protection; none imports another
+//	wire            the connection before net/http reads it
+//	gateway         composes the guards around upstreams; serve.go is the data path
+//	config          moat.yaml, with faults at file:line:col
+//	demo            a sample backend and two pages, to see it happen
+//	cmd/moat        the command
+//	e2e             real Chromium, real curl, a real Express backend
+package moat
