@@ -1,0 +1,140 @@
+// Command moat protects an HTTP API where CORS cannot: it stands in front of a backend
+// and decides whether a request is honoured at all.
+//
+// Output rules: what was asked for goes to standard output, everything else to standard
+// error. An error is one line "moat: error: …" that names place, value and reason,
+// followed by "moat: hint: …" where there is a way out. Exit codes: 0 it worked, 1 it
+// did not, 2 the command line is wrong.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moat-gateway/moat/config"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run executes a command line and returns its exit code.
+func run(args []string) int {
+	root := &cobra.Command{
+		Use:           "moat",
+		Short:         "A gateway that protects HTTP APIs where CORS cannot",
+		Long:          "moat stands in front of a backend and decides whether a request is honoured at all,\nsays why, and proves it. Begin with: moat run --demo",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), schemaCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{err, fmt.Sprintf("%s --help lists the flags", cmd.CommandPath())}
+	})
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	report(err)
+	var usage usageError
+	if errors.As(err, &usage) || isCobraUsage(err) {
+		return 2
+	}
+	return 1
+}
+
+// usageError is a wrong command line.
+type usageError struct {
+	error
+	hint string
+}
+
+func (e usageError) Unwrap() error { return e.error }
+
+// hintedError is an error with a way out.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e hintedError) Unwrap() error { return e.error }
+
+// report prints an error by the rules above. Each fault of a configuration is a line.
+func report(err error) {
+	var faults config.Faults
+	if errors.As(err, &faults) {
+		for _, f := range faults {
+			fmt.Fprintf(os.Stderr, "moat: error: %v\n", f)
+		}
+	} else {
+		fmt.Fprintf(os.Stderr, "moat: error: %v\n", err)
+	}
+	var (
+		usage  usageError
+		hinted hintedError
+	)
+	switch {
+	case errors.As(err, &usage) && usage.hint != "":
+		fmt.Fprintf(os.Stderr, "moat: hint: %s\n", usage.hint)
+	case errors.As(err, &hinted):
+		fmt.Fprintf(os.Stderr, "moat: hint: %s\n", hinted.hint)
+	case isCobraUsage(err):
+		fmt.Fprintln(os.Stderr, "moat: hint: moat --help lists the commands")
+	}
+}
+
+// isCobraUsage recognizes cobra's own complaints about a command line, which have no type.
+func isCobraUsage(err error) bool {
+	var (
+		usage  usageError
+		hinted hintedError
+		faults config.Faults
+		failed errFailed
+	)
+	if errors.As(err, &usage) || errors.As(err, &hinted) || errors.As(err, &faults) || errors.As(err, &failed) {
+		return false
+	}
+	return hasAnyPrefix(err.Error(), "unknown command", "unknown flag", "accepts ", "requires ", "required flag", "if any flags in the group", "at least one of the flags")
+}
+
+func hasAnyPrefix(s string, prefixes ...string) bool {
+	for _, p := range prefixes {
+		if len(s) >= len(p) && s[:len(p)] == p {
+			return true
+		}
+	}
+	return false
+}
+
+// errFailed is a failure that needs no hint.
+type errFailed string
+
+func (e errFailed) Error() string { return string(e) }
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			version := "(unreleased)"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+				version = info.Main.Version
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "moat", version)
+		},
+	}
+}
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of moat.yaml", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(config.Schema())
+			return err
+		},
+	}
+}
