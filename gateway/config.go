@@ -103,6 +103,7 @@ type state struct {
 	public     *web.PublicOrigins
 	clientAddr *clientaddr.Guard
 	addrMode   guard.Mode
+	direct     bool // nobody stands in front of the gate
 	mux        *http.ServeMux
 	routes     []*route
 	upstreams  map[string]*upstream
@@ -133,6 +134,7 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 	s := &state{
 		public:    web.NewPublicOrigins(c.PublicOrigins),
 		addrMode:  c.ClientAddrMode,
+		direct:    len(c.Trust.Proxies) == 0,
 		mux:       http.NewServeMux(),
 		upstreams: make(map[string]*upstream),
 		overrides: c.Overrides,

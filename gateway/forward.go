@@ -14,7 +14,6 @@ import (
 
 	"github.com/moat-gateway/moat/guard"
 	"github.com/moat-gateway/moat/guard/bounds"
-	"github.com/moat-gateway/moat/guard/clientaddr"
 	"github.com/moat-gateway/moat/web"
 	"github.com/moat-gateway/moat/wire"
 )
@@ -118,9 +117,10 @@ func (x *exchange) outgoing(up *upstream, w http.ResponseWriter, r *http.Request
 // noUserAgent keeps the transport from adding its own. The transport does not change it.
 var noUserAgent = []string{""}
 
-// clientText is the client's address as text; that of the connection's peer needs none made.
+// clientText is the client's address as text. That of an IPv4 peer stands in RemoteAddr
+// already; the others are made anew, in their canonical form.
 func (x *exchange) clientText(r *http.Request) string {
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && clientaddr.Peer(r) == x.client && !strings.ContainsAny(host, "%") {
+	if host, _, ok := strings.Cut(r.RemoteAddr, ":"); ok && x.peer && host != "" && host[0] != '[' {
 		return host
 	}
 	return x.client.String()

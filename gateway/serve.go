@@ -25,7 +25,8 @@ type Gateway struct {
 // exchange is one request on its way through the gate.
 type exchange struct {
 	route   *route     // nil until one matches
-	client  netip.Addr // nil until it is told
+	client  netip.Addr // zero until it is told
+	peer    bool       // the client is the connection's peer
 	secure  bool       // the client speaks TLS, to us or to a trusted proxy
 	upgrade string     // the protocol that the client asks to upgrade to
 	// reports are the decisions of guards in report mode that would have ended the
@@ -66,7 +67,7 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 	preflight := cors.IsPreflight(r)
 
 	addr, d := s.clientAddr.Decide(r)
-	x.client = addr
+	x.client, x.peer = addr, s.direct
 	if d = x.settle(s.addrMode, d); d.Ends() {
 		return d
 	}

@@ -55,7 +55,6 @@ const (
 	UpstreamAborted
 	RequestAborted
 	RequestMalformed
-	ShuttingDown
 
 	numReasons
 )
@@ -187,9 +186,6 @@ var reasons = [numReasons]reason{
 	RequestMalformed: {"request-malformed", Wire, http.StatusBadRequest, "The body's framing is malformed",
 		"The chunked coding of the body broke the rules of RFC 9112 section 7.1, so where the request ends cannot be told.",
 		"Send well-formed chunks, or a Content-Length."},
-	ShuttingDown: {"shutting-down", RouteStep, http.StatusServiceUnavailable, "The gate is shutting down",
-		"The request came on a connection that was still open after moat had been told to stop.",
-		"Try again: another instance will answer."},
 }
 
 func (r Reason) entry() *reason {
