@@ -38,7 +38,7 @@ type outgoing struct {
 // streaming both ways.
 func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http.Request) {
 	up := x.route.upstream
-	out := x.outgoing(up, w, r)
+	out := g.outgoing(st, x, w, r)
 	defer out.req.Body.Close() //nolint:errcheck // stops the transport from reading on; the server drains the rest.
 
 	start := time.Now()
@@ -72,7 +72,8 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 	x.route.stats.count(guard.OK, guard.Enforce)
 }
 
-func (x *exchange) outgoing(up *upstream, w http.ResponseWriter, r *http.Request) *outgoing {
+func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *http.Request) *outgoing {
+	up := x.route.upstream
 	o := &outgoing{url: *r.URL, w: w}
 	o.trace.Got1xxResponse = o.interim
 	o.req = r.WithContext(httptrace.WithClientTrace(r.Context(), &o.trace))
@@ -101,15 +102,21 @@ func (x *exchange) outgoing(up *upstream, w http.ResponseWriter, r *http.Request
 	}
 	o.req.Trailer = nil
 	o.req.Close = false
-	switch {
-	case r.ContentLength == 0:
+	if r.ContentLength == 0 {
 		o.req.Body = http.NoBody
-	default:
-		o.body = x.route.bounds.Body(w, r)
+		return o
+	}
+	switch x.route.modes[guard.Bounds] {
+	case guard.Enforce:
+		o.body = x.route.bounds.Body(w, r, nil)
 		o.req.Body = o.body
-		if len(r.Trailer) > 0 {
-			o.passTrailer(x.route, r)
-		}
+	case guard.Report:
+		x := *x // the closure outlives this frame; the others' x need not
+		o.req.Body = x.route.bounds.Body(w, r, func(e *bounds.BodyError) { g.obs.record(st, &x, r, e.Decision(), guard.Report) })
+	case guard.Off:
+	}
+	if len(r.Trailer) > 0 {
+		o.passTrailer(x.route, r)
 	}
 	return o
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/moat-gateway/moat/config"
 	"github.com/moat-gateway/moat/demo"
@@ -56,17 +58,31 @@ func startDemo(f *runFlags) (*demo.Demo, func() (*config.Loaded, error), error) 
 }
 
 // freeAddress is the address that was asked for, or the usual one, or if that is taken
-// one that the system chooses.
+// one that the system chooses. A browser may take localhost for ::1, so a port counts
+// as free only if it is on both.
 func freeAddress(asked, usual string) (string, error) {
 	if asked != "" {
 		return asked, nil
 	}
-	for _, a := range []string{usual, "127.0.0.1:0"} {
-		l, err := net.Listen("tcp", a) //nolint:noctx // closed at once.
-		if err == nil {
-			defer l.Close() //nolint:errcheck // it was only a probe.
+	_, port, err := net.SplitHostPort(usual)
+	if err != nil {
+		return "", err
+	}
+	for _, candidate := range []string{port, "0"} {
+		l, lErr := net.Listen("tcp", "127.0.0.1:"+candidate) //nolint:noctx // closed at once.
+		if lErr != nil {
+			err = lErr
+			continue
+		}
+		defer l.Close()                                      //nolint:errcheck // it was only a probe.
+		six, sixErr := net.Listen("tcp", "[::1]:"+candidate) //nolint:noctx // closed at once.
+		if sixErr == nil {
+			six.Close() //nolint:errcheck,gosec // it was only a probe.
+		}
+		if !errors.Is(sixErr, syscall.EADDRINUSE) {
 			return l.Addr().String(), nil
 		}
+		err = sixErr
 	}
-	return "", fmt.Errorf("no free port on the loopback interface")
+	return "", fmt.Errorf("no free port on the loopback interface: %w", err)
 }

@@ -120,20 +120,22 @@ func (e *BodyError) Decision() guard.Decision {
 }
 
 // Body returns r's body held to the bounds: reading it past them returns a *BodyError.
-// w is the response that belongs to r; its connection's read deadline is moved.
-func (g *Guard) Body(w http.ResponseWriter, r *http.Request) *Body {
+// w is the response that belongs to r; its connection's read deadline is moved. With
+// report, the body passes whole, and report is told once what would have ended it.
+func (g *Guard) Body(w http.ResponseWriter, r *http.Request, report func(*BodyError)) *Body {
 	left := g.p.BodyBytes
 	if left < 0 {
 		left = math.MaxInt64
 	}
-	return &Body{inner: r.Body, rc: http.NewResponseController(w), left: left, limit: g.p.BodyBytes, idle: g.p.BodyIdle}
+	return &Body{inner: r.Body, rc: http.NewResponseController(w), left: left, limit: g.p.BodyBytes, idle: g.p.BodyIdle, report: report}
 }
 
 // Body is a request's body held to its bounds.
 type Body struct {
-	inner io.ReadCloser
-	limit int64
-	idle  time.Duration
+	inner  io.ReadCloser
+	limit  int64
+	idle   time.Duration
+	report func(*BodyError)
 
 	// reading guards left, set and err. It is held while a Read waits for bytes.
 	reading sync.Mutex
@@ -177,10 +179,12 @@ func (b *Body) Err() error {
 func (b *Body) Read(p []byte) (int, error) {
 	b.reading.Lock()
 	defer b.reading.Unlock()
-	if b.err != nil {
+	switch {
+	case b.err != nil:
 		return 0, b.err
-	}
-	if b.idle > 0 {
+	case b.report != nil:
+		return b.watch(p)
+	case b.idle > 0:
 		// Moving a deadline costs; a body that flows moves it eight times per idle period.
 		if now := time.Now(); now.Sub(b.set) > b.idle/8 {
 			b.set = now
@@ -210,6 +214,23 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// watch is Read without consequences.
+func (b *Body) watch(p []byte) (int, error) {
+	begin := time.Now()
+	n, err := b.inner.Read(p)
+	b.left -= int64(n)
+	switch {
+	case b.limit >= 0 && b.left < 0:
+		b.report(&BodyError{guard.BodyTooLarge, b.limit})
+		b.limit = -1
+	case b.idle > 0 && time.Since(begin) > b.idle:
+		b.report(&BodyError{guard.BodyTooSlow, b.limit})
+		b.idle = 0
+	}
+	b.err = err
+	return n, err
+}
+
 // Handler refuses what Decide refuses, and passes the rest to next with its body bounded.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -220,7 +241,7 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 		}
 		if r.ContentLength != 0 {
 			r2 := *r
-			r2.Body = g.Body(w, r)
+			r2.Body = g.Body(w, r, nil)
 			r = &r2
 		}
 		next.ServeHTTP(w, r)

@@ -114,13 +114,24 @@ func TestDeadlineDoesNotOutliveTheBody(t *testing.T) {
 	}
 }
 
+func TestReportedBodyPassesWhole(t *testing.T) {
+	var told []guard.Reason
+	g := bounds.New(bounds.Policy{Methods: []string{"POST"}, BodyBytes: 10})
+	r := httptest.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", 100)))
+	b := g.Body(httptest.NewRecorder(), r, func(e *bounds.BodyError) { told = append(told, e.Reason) })
+	n, err := io.Copy(io.Discard, io.MultiReader(b))
+	if n != 100 || err != nil || len(told) != 1 || told[0] != guard.BodyTooLarge {
+		t.Errorf("%d bytes, %v, told %v", n, err, told)
+	}
+}
+
 // However a body is cut into reads, the bound falls at the same byte.
 func FuzzBody(f *testing.F) {
 	f.Add(uint8(11), uint8(10), uint8(3))
 	f.Fuzz(func(t *testing.T, size, limit, step uint8) {
 		g := bounds.New(bounds.Policy{Methods: []string{"POST"}, BodyBytes: int64(limit)})
 		r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(strings.Repeat("x", int(size)))))
-		b := g.Body(httptest.NewRecorder(), r)
+		b := g.Body(httptest.NewRecorder(), r, nil)
 		total, buf := 0, make([]byte, int(step)+1)
 		for {
 			n, err := b.Read(buf)
