@@ -1,0 +1,40 @@
+package main
+
+import (
+	"net"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"moat": main})
+}
+
+// The scripts in testdata/script are the command as its users see it.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// ports NAME... sets variables to addresses that were free just now.
+			"ports": func(ts *testscript.TestScript, _ bool, names []string) {
+				for _, n := range names {
+					l, err := net.Listen("tcp", "127.0.0.1:0")
+					ts.Check(err)
+					defer l.Close()
+					ts.Setenv(n, l.Addr().String())
+				}
+			},
+			// waitfor URL STATUS waits for a server.
+			"waitfor": waitFor,
+			// replace FILE OLD NEW edits a file.
+			"replace": replace,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", os.TempDir())
+			return nil
+		},
+	})
+}
