@@ -26,6 +26,7 @@ var defaults = []string{
 	"forwarded", "forwarded-*", "x-forwarded", "x-forwarded-*", "x-forward-*", "x-original-*", "x-rewrite-url",
 	"x-real-ip", "x-real-port", "x-client-ip", "x-clientip", "x-cluster-client-ip", "x-remote-*", "x-originating-ip", "x-host",
 	"x-http-host-override", "x-http-destinationurl", "x-proxyuser-ip", "x-envoy-*", "x-azure-clientip", "x-azure-socketip",
+	"front-end-https", "x-url-scheme", "x-scheme", "x-https", "cloudfront-*", "x-arr-*", "x-sucuri-*", "incap-client-ip",
 	"true-client-ip", "client-ip", "cf-connecting-ip", "cf-connecting-ipv6", "cf-pseudo-ipv4", "cf-ipcountry",
 	"fastly-client-ip", "fly-client-ip", "x-appengine-*", "x-vercel-*", "x-nf-client-connection-ip", "wl-proxy-*",
 	"proxy", "proxy-*", "remote-addr", "remote-host", "remote-user", "remote-groups", "remote-name", "remote-email",
