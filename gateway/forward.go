@@ -61,11 +61,12 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 	err = copyResponse(x.route, w, res)
 	res.Body.Close() //nolint:errcheck,gosec // nothing is left to lose.
 	if err != nil {
-		d := guard.Denial(guard.UpstreamAborted, "the upstream's body", err.Error(), "a whole body")
-		if r.Context().Err() != nil {
-			d.Reason = guard.RequestAborted
+		var gone clientGone
+		if r.Context().Err() != nil || errors.As(err, &gone) {
+			x.route.stats.count(guard.RequestAborted, guard.Enforce)
+		} else {
+			g.obs.record(st, x, r, guard.Denial(guard.UpstreamAborted, "the upstream's body", err.Error(), "a whole body"), guard.Enforce)
 		}
-		g.obs.record(st, x, r, d, guard.Enforce)
 		// The part must not pass for the whole: HTTP/1.1 closes, HTTP/2 resets.
 		panic(http.ErrAbortHandler)
 	}
@@ -106,6 +107,9 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 		o.req.Body = http.NoBody
 		return o
 	}
+	// An upstream may answer before it has read everything. Without this, net/http holds
+	// an HTTP/1.1 answer back until the client has sent its next bytes.
+	http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck,gosec // HTTP/2 needs none, and says so.
 	switch x.route.modes[guard.Bounds] {
 	case guard.Enforce:
 		o.body = x.route.bounds.Body(w, r, nil)
@@ -291,7 +295,7 @@ func copyBody(w http.ResponseWriter, body io.Reader, streaming bool) error {
 		n, err := body.Read(*buf)
 		if n > 0 {
 			if _, wErr := w.Write((*buf)[:n]); wErr != nil {
-				return wErr
+				return clientGone{wErr}
 			}
 			if streaming {
 				flush(w)
@@ -305,6 +309,9 @@ func copyBody(w http.ResponseWriter, body io.Reader, streaming bool) error {
 		}
 	}
 }
+
+// clientGone is an answer that could not be written.
+type clientGone struct{ error }
 
 func flush(w http.ResponseWriter) {
 	http.NewResponseController(w).Flush() //nolint:errcheck,gosec // a writer that cannot flush sends when it can.

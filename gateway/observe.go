@@ -118,11 +118,12 @@ func (g *Gateway) end(st *state, x *exchange, w http.ResponseWriter, r *http.Req
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	id := g.obs.record(st, x, r, d, guard.Enforce)
-	if d.Reason.Status() == 0 {
-		panic(http.ErrAbortHandler) // nobody is there to be answered
+	if d.Reason == guard.RequestAborted {
+		// Clients come and go: that is worth a count, no record and no line in the log.
+		statsOf(st, x).count(d.Reason, guard.Enforce)
+		panic(http.ErrAbortHandler)
 	}
-	guard.Refuse(w, d.Reason, id)
+	guard.Refuse(w, d.Reason, g.obs.record(st, x, r, d, guard.Enforce))
 }
 
 // report records what guards in report mode would have done.

@@ -372,6 +372,42 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
+func TestNothingButAWebSocketIsATunnel(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("Upgrade"), r.Header.Get("Connection"), r.Header.Get("Http2-Settings"))
+	})
+	s := start(t, configFor(t, b.URL, plain))
+	for _, up := range []string{"h2c", "HTTP/3.0", "websocket, h2c", "tls/1.2"} {
+		res := do(t, client(t, s), "GET", "/", nil, "Connection", "Upgrade, HTTP2-Settings", "Upgrade", up, "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
+		if got := read(t, res); got != "" || res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s, arrived %q", up, res.Status, got)
+		}
+	}
+}
+
+func TestAnswerDoesNotWaitForAnUnfinishedUpload(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "2")
+		w.WriteHeader(http.StatusUnauthorized)
+		io.WriteString(w, "no")
+	})
+	s := start(t, configFor(t, b.URL, plain))
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(3 * time.Second)) // the body may pause for longer
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: api.example.com\r\nOrigin: "+app+"\r\nContent-Length: 1000000\r\n\r\nbeginning")
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, res); res.StatusCode != http.StatusUnauthorized || got != "no" {
+		t.Errorf("%s %q", res.Status, got)
+	}
+}
+
 func TestTunnelsSurviveReloadAndEndAtShutdown(t *testing.T) {
 	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
@@ -482,7 +518,7 @@ func TestBrokenUpstreams(t *testing.T) {
 		{"huge head", func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 2<<20)+"\r\n\r\n")
 		}, guard.UpstreamBadResponse},
-		{"says nothing", func(c net.Conn) { c.Read(make([]byte, 1)) }, guard.UpstreamTimeout},
+		{"says nothing", func(c net.Conn) { io.Copy(io.Discard, c) }, guard.UpstreamTimeout},
 	} {
 		s := start(t, configFor(t, rawUpstream(t, c.answer), plain, func(cfg *gateway.Config) {
 			up := cfg.Upstreams["app"]

@@ -101,7 +101,11 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 			return d
 		}
 	}
-	x.upgrade = scrub.HopByHop(r.Header)
+	// Only to a WebSocket: an upstream that upgraded to h2c would take requests through
+	// the tunnel that nobody here has seen.
+	if up := scrub.HopByHop(r.Header); strings.EqualFold(up, "websocket") {
+		x.upgrade = up
+	}
 	return guard.Decision{}
 }
 
@@ -136,6 +140,7 @@ func (s *state) host(x *exchange, r *http.Request) guard.Decision {
 	if host != "" {
 		r.Host = host
 	}
+	r.Host = strings.ToLower(r.Host) // as patterns and public origins are spelt
 	x.secure = scheme == "https" || scheme == "" && r.TLS != nil
 	if !s.public.Serves(r.Host) {
 		return guard.Denial(guard.HostNotAllowed, "Host", r.Host, "the host of a public origin")

@@ -44,9 +44,6 @@ func (p *PublicOrigins) lookup(host string) []publicOrigin {
 	if len(host) > maxHost+len(":65535") {
 		return nil
 	}
-	if found, ok := p.byHost[host]; ok {
-		return found
-	}
 	return p.byHost[strings.ToLower(host)]
 }
 

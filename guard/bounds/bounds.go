@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
@@ -136,6 +137,7 @@ type Body struct {
 	limit  int64
 	idle   time.Duration
 	report func(*BodyError)
+	closed atomic.Bool
 
 	// reading guards left, set and err. It is held while a Read waits for bytes.
 	reading sync.Mutex
@@ -149,12 +151,15 @@ type Body struct {
 	rc *http.ResponseController
 }
 
-// Close closes the request's own body. It does not wait for a Read.
+// Close ends what a later Read may do. It does not wait for a Read that is under way,
+// and leaves the request's own body to the server, which closes it after its answer
+// has gone out.
 func (b *Body) Close() error {
 	b.mu.Lock()
 	b.rc = nil
 	b.mu.Unlock()
-	return b.inner.Close()
+	b.closed.Store(true)
+	return nil
 }
 
 func (b *Body) deadline(t time.Time) {
@@ -182,6 +187,8 @@ func (b *Body) Read(p []byte) (int, error) {
 	switch {
 	case b.err != nil:
 		return 0, b.err
+	case b.closed.Load():
+		return 0, http.ErrBodyReadAfterClose
 	case b.report != nil:
 		return b.watch(p)
 	case b.idle > 0:
