@@ -83,6 +83,9 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 			return err
 		}
 		addrs.Listeners = append(addrs.Listeners, l.Addr().String())
+		if len(cfg.ProxyProtocol) == 0 {
+			cfg.ProxyProtocol = nil // an empty list that is there would trust nobody and close all
+		}
 		listeners[len(listeners)-1] = wire.Listen(l, wire.Options{
 			TLS: cfg.TLS, ProxyProtocol: cfg.ProxyProtocol, HeaderBytes: c.HeaderBytes,
 			HeadTimeout: c.HeaderTimeout, HandshakeTimeout: c.HeaderTimeout, WriteIdle: c.WriteIdle,

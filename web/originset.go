@@ -134,7 +134,9 @@ func (s *OriginSet) addPattern(entry string, opt OriginSetOptions) *PatternError
 	o, err := ParseOrigin(scheme + "://" + base)
 	if err != nil {
 		e := patternError(entry, err)
-		e.Value = entry
+		if !strings.Contains(entry, "@") { // a password may stand before it
+			e.Value = entry
+		}
 		if e.Suggest != "" && sub {
 			e.Suggest = strings.Replace(e.Suggest, "://", "://*.", 1)
 		}

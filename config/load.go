@@ -1,0 +1,63 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"time"
+)
+
+// Options are what Parse may look at beside the file itself. The zero Options let it
+// look at nothing: references and certificates are faults then.
+type Options struct {
+	// Getenv looks up an environment variable.
+	Getenv func(name string) (value string, ok bool)
+	// ReadFile reads a file that the configuration names.
+	ReadFile func(name string) ([]byte, error)
+	// Now is the time at which certificates must be valid; the zero Time stands for
+	// the time of the call.
+	Now time.Time
+}
+
+// Load reads the configuration file at path. If the file is at fault the error is of
+// type Faults.
+func Load(path string) (*Loaded, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("config: %s %s", path, cannotRead(err))
+	}
+	return Parse(path, data, Options{Getenv: os.LookupEnv, ReadFile: readFile})
+}
+
+// Parse reads the text of a configuration file. name is the file's path: it stands in
+// faults, and paths in the file count from its directory. If the text is at fault the
+// error is of type Faults.
+func Parse(name string, data []byte, o Options) (*Loaded, error) {
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	d := &decoder{report: report{file: name, at: make(map[string]position)}, opts: o, files: []string{name}}
+	if n := d.parse(data); n != nil {
+		root := defaultOf[file]()
+		d.root = &root
+		d.value(n, reflect.ValueOf(d.root).Elem(), "", field{})
+		return d.compile()
+	}
+	return nil, d.faults
+}
+
+// readFile reads a file of at most maxFile bytes: a device or a log under a wrong name
+// must not fill the memory.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name) //nolint:gosec // whoever writes the configuration says which files count.
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it was only read.
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	return data, err
+}
