@@ -139,8 +139,8 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	stats.count(d.Reason, m)
 	rec := Record{
 		ID: newID(), Time: time.Now().UTC(), Route: stats.route, Step: d.Reason.Step().String(), Code: d.Reason.String(), Mode: m.String(),
-		Method: bound(r.Method), Host: bound(r.Host), Path: bound(r.URL.Path),
-		Where: d.Evidence.Where, Got: bound(d.Evidence.Got), Want: d.Evidence.Want,
+		Method: bound(r, r.Method), Host: bound(r, r.Host), Path: bound(r, r.URL.Path),
+		Where: d.Evidence.Where, Got: bound(r, d.Evidence.Got), Want: d.Evidence.Want,
 	}
 	if x.client.IsValid() {
 		rec.Client = x.client.String()
@@ -214,9 +214,13 @@ func (r Record) explained() Record {
 	return r
 }
 
-// bound returns a short copy, which does not keep the request's memory alive.
-func bound(s string) string {
+// bound shortens what a client sent to what a record holds. Copying keeps a long head
+// from living on in the ring, and a short one is not worth it.
+func bound(r *http.Request, s string) string {
 	if len(s) <= evidenceBytes {
+		if len(r.RequestURI) <= 2*evidenceBytes {
+			return s
+		}
 		return strings.Clone(s)
 	}
 	return strings.ToValidUTF8(s[:evidenceBytes], "") + "…"

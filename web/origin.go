@@ -156,26 +156,22 @@ func scanOrigin(s string) (Origin, bool) {
 // splitPort splits host[:port]. A port is 1 to 65535 without leading zeros; the
 // returned port is 0 where there is none.
 func splitPort(s string) (host string, port uint16, ok bool) {
-	colon := strings.LastIndexByte(s, ':')
-	if colon < 0 || colon < strings.LastIndexByte(s, ']') {
+	// A port has at most 5 digits, so a colon further to the left belongs to none.
+	digits := len(s)
+	for digits > 0 && len(s)-digits < 6 && s[digits-1] >= '0' && s[digits-1] <= '9' {
+		digits--
+	}
+	if digits == 0 || s[digits-1] != ':' {
 		return s, 0, true
 	}
-	digits := s[colon+1:]
-	if digits == "" || len(digits) > 5 || digits[0] == '0' {
-		return "", 0, false
-	}
 	n := 0
-	for i := range len(digits) {
-		c := digits[i]
-		if c < '0' || c > '9' {
-			return "", 0, false
-		}
+	for _, c := range []byte(s[digits:]) {
 		n = n*10 + int(c-'0')
 	}
-	if n > 65535 {
+	if digits == len(s) || s[digits] == '0' || n > 65535 {
 		return "", 0, false
 	}
-	return s[:colon], uint16(n), true
+	return s[:digits-1], uint16(n), true
 }
 
 // validScheme accepts lower-case schemes (RFC 3986 section 3.1). Schemes whose
@@ -210,7 +206,7 @@ var hostBytes = func() (t [256]uint8) {
 		t[c] = hostByte | digitByte
 	}
 	// Underscores are no letters of a host name, but browsers resolve and send them.
-	t['-'], t['_'] = hostByte, hostByte
+	t['-'], t['_'], t['.'] = hostByte, hostByte, hostByte
 	return t
 }()
 
@@ -239,22 +235,27 @@ func validHost(h string) bool {
 	return err == nil && a.Is4()
 }
 
-// validLabels reports whether s is one or more labels, each of 1 to 63 host bytes.
+// validLabels reports whether s is one or more labels, each of 1 to 63 host bytes. It
+// has no branch for each byte: a stranger chooses how long the host is.
 func validLabels(s string) bool {
-	n := 0
+	if s == "" || s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, "..") {
+		return false
+	}
+	all := uint8(hostByte)
 	for i := range len(s) {
-		if s[i] == '.' {
-			if n == 0 {
-				return false
-			}
-			n = 0
-			continue
-		}
-		if n++; n > 63 || hostBytes[s[i]] == 0 {
+		all &= hostBytes[s[i]]
+	}
+	if all == 0 {
+		return false
+	}
+	for len(s) > 63 {
+		dot := strings.LastIndexByte(s[:64], '.')
+		if dot < 0 {
 			return false
 		}
+		s = s[dot+1:]
 	}
-	return n > 0
+	return true
 }
 
 // diagnose finds out why s is no origin in its only spelling.

@@ -14,19 +14,65 @@ import (
 type OriginSet struct {
 	any       bool
 	exact     map[string]struct{}
-	ports     map[string]struct{}    // scheme://host of the patterns with any port
-	suffixes  map[suffix]struct{}    // of the patterns with subdomains
-	lengths   [maxHost/64 + 1]uint64 // which lengths the suffixes have
-	longest   int                    // of the suffixes
-	maxOrigin int                    // longest origin that can be in the set
+	ports     map[string]struct{} // scheme://host of the patterns with any port
+	suffixes  labelNode           // of the patterns with subdomains, by label from the right
+	maxOrigin int                 // longest origin that can be in the set
 	patterns  []string
 }
 
-// suffix is "scheme://*.host" taken apart; anyPort stands for ":*".
-type suffix struct {
-	scheme, host string
-	port         uint16
-	anyPort      bool
+// labelNode is one label of the patterns' hosts: below it are the labels to its left.
+// A lookup goes no deeper than the patterns do, whatever the number of labels that a
+// stranger sends.
+type labelNode struct {
+	left map[string]*labelNode
+	ends []patternEnd // of the patterns whose base ends here
+}
+
+// patternEnd is what a pattern has beyond its host; anyPort stands for ":*".
+type patternEnd struct {
+	scheme  string
+	port    uint16
+	anyPort bool
+}
+
+func (n *labelNode) add(host string, e patternEnd) {
+	for host != "" {
+		i := strings.LastIndexByte(host, '.')
+		label := host[i+1:]
+		host = host[:max(i, 0)]
+		if n.left == nil {
+			n.left = make(map[string]*labelNode)
+		}
+		next := n.left[label]
+		if next == nil {
+			next = new(labelNode)
+			n.left[label] = next
+		}
+		n = next
+	}
+	n.ends = append(n.ends, e)
+}
+
+// covers reports whether host is below a base of the scheme and port.
+func (n *labelNode) covers(scheme, host string, port uint16) bool {
+	for {
+		// A label is no longer than 63 bytes, and a stranger decides where it begins.
+		i := strings.LastIndexByte(host[max(0, len(host)-64):], '.')
+		if i < 0 {
+			return false // no label is left of a base
+		}
+		i += max(0, len(host)-64)
+		n = n.left[host[i+1:]]
+		if n == nil {
+			return false
+		}
+		for _, e := range n.ends {
+			if (e.anyPort || e.port == port) && e.scheme == scheme {
+				return true
+			}
+		}
+		host = host[:i]
+	}
 }
 
 // PatternError says why an entry of an origin list was refused.
@@ -68,9 +114,8 @@ type OriginSetOptions struct {
 // It returns all faults at once.
 func NewOriginSet(list []string, opt OriginSetOptions) (*OriginSet, []*PatternError) {
 	s := &OriginSet{
-		exact:    make(map[string]struct{}),
-		ports:    make(map[string]struct{}),
-		suffixes: make(map[suffix]struct{}),
+		exact: make(map[string]struct{}),
+		ports: make(map[string]struct{}),
 	}
 	var faults []*PatternError
 	for i, entry := range list {
@@ -155,9 +200,7 @@ func (s *OriginSet) addPattern(entry string, opt OriginSetOptions) *PatternError
 		if e := checkSuffix(entry, o, opt); e != nil {
 			return e
 		}
-		s.suffixes[suffix{o.scheme, o.host, o.port, anyPort}] = struct{}{}
-		s.lengths[len(o.host)/64] |= 1 << (len(o.host) % 64)
-		s.longest = max(s.longest, len(o.host))
+		s.suffixes.add(o.host, patternEnd{o.scheme, o.port, anyPort})
 		s.maxOrigin = MaxOrigin
 	} else {
 		s.ports[o.String()] = struct{}{}
@@ -209,36 +252,28 @@ func (s *OriginSet) Lists(origin string) bool {
 	if len(s.patterns) == 0 {
 		return false
 	}
-	o, ok := scanOrigin(origin)
-	return ok && s.matches(o)
+	scheme, rest, ok := strings.Cut(origin, "://")
+	if !ok {
+		return false
+	}
+	host, port, ok := splitPort(rest)
+	// Looking up before checking the spelling: a stranger costs no more than the labels
+	// that it shares with a pattern.
+	return ok && (s.anyPortOf(scheme, host) || s.suffixes.covers(scheme, host, port)) && spelled(origin)
 }
 
-func (s *OriginSet) matches(o Origin) bool {
-	if len(s.ports) > 0 {
-		// The part before the port is a prefix of nothing that allocates: build the
-		// key in a buffer on the stack.
-		var b [MaxOrigin]byte
-		k := append(append(append(b[:0], o.scheme...), "://"...), o.host...)
-		if _, ok := s.ports[string(k)]; ok {
-			return true
-		}
+func spelled(origin string) bool {
+	_, ok := scanOrigin(origin)
+	return ok
+}
+
+func (s *OriginSet) anyPortOf(scheme, host string) bool {
+	if len(s.ports) == 0 {
+		return false
 	}
-	// Walk the label boundaries from the first that leaves a suffix of a length in
-	// the set. A host has at most 127 labels; hashing happens only at fitting lengths.
-	for i := max(0, len(o.host)-s.longest-1); i < len(o.host)-1; i++ {
-		if o.host[i] != '.' || i == 0 {
-			continue
-		}
-		base := o.host[i+1:]
-		if s.lengths[len(base)/64]&(1<<(len(base)%64)) == 0 {
-			continue
-		}
-		if _, ok := s.suffixes[suffix{o.scheme, base, o.port, false}]; ok {
-			return true
-		}
-		if _, ok := s.suffixes[suffix{o.scheme, base, 0, true}]; ok {
-			return true
-		}
-	}
-	return false
+	// Build the key in a buffer on the stack.
+	var b [MaxOrigin]byte
+	k := append(append(append(b[:0], scheme...), "://"...), host...)
+	_, ok := s.ports[string(k)]
+	return ok
 }

@@ -13,6 +13,7 @@
 package cors
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -30,10 +31,13 @@ import (
 // (Firefox: a day); a larger Access-Control-Max-Age gains nothing there.
 const ChromeMaxAge = 7200 * time.Second
 
-// slack is how many empty or repeated elements a preflight's header list may have
-// beyond the list of allowed names. RFC 9110 section 5.6.1.2 asks to bear a
-// reasonable number of empty elements, without becoming a way to make us work.
-const slack = 16
+// maxEmpty is how many empty elements a preflight's header list may have. RFC 9110
+// section 5.6.1.2 asks to bear a reasonable number, without becoming a way to make us
+// work. maxBlanks is how many blanks may stand around a name.
+const (
+	maxEmpty  = 16
+	maxBlanks = 16
+)
 
 // Policy says which pages may call, and how.
 type Policy struct {
@@ -63,19 +67,22 @@ type Guard struct {
 	origins     *web.OriginSet
 	public      *web.PublicOrigins
 	credentials bool
-	methods     map[string]struct{}
+	methods     []string
 	headers     map[string]struct{}
 	anyHeader   bool
 	longest     int // of the names in headers
 
 	allowMethods, allowHeaders, expose, maxAge string
+
+	// The lists of a refused preflight, which nobody edits.
+	refusedMethods, refusedHeaders []string
 }
 
 // New compiles a Policy. It reports all faults at once.
 func New(p Policy) (*Guard, []error) {
 	g := &Guard{
 		origins: p.Origins, public: p.Public, credentials: p.Credentials,
-		methods: make(map[string]struct{}), headers: make(map[string]struct{}),
+		headers: make(map[string]struct{}),
 	}
 	if g.origins == nil {
 		g.origins = &web.OriginSet{}
@@ -92,7 +99,7 @@ func New(p Policy) (*Guard, []error) {
 			faults = append(faults, fmt.Errorf("methods: %w", err))
 			continue
 		}
-		g.methods[m] = struct{}{}
+		g.methods = append(g.methods, m)
 	}
 	g.allowMethods = strings.Join(p.Methods, ",")
 
@@ -110,6 +117,8 @@ func New(p Policy) (*Guard, []error) {
 		names = append([]string{"*"}, names...)
 	}
 	g.allowHeaders = strings.Join(names, ",")
+
+	g.refusedMethods, g.refusedHeaders = []string{g.allowMethods}, []string{g.allowHeaders}
 
 	names, anyName, errs = headerNames("exposed_headers", p.ExposedHeaders, p.Credentials)
 	faults = append(faults, errs...)
@@ -135,6 +144,8 @@ func New(p Policy) (*Guard, []error) {
 // CheckMethod returns an error unless m is a method that a route may allow.
 func CheckMethod(m string) error {
 	switch {
+	case m == "*":
+		return errors.New(`"*": list the methods; what is not declared does not pass`)
 	case !httpguts.ValidHeaderFieldName(m): // both are RFC 9110 tokens
 		return fmt.Errorf("%q: not a method name", m)
 	case strings.EqualFold(m, http.MethodConnect), strings.EqualFold(m, http.MethodTrace), strings.EqualFold(m, "TRACK"):
@@ -178,8 +189,10 @@ func forbiddenRequestHeader(lower string) bool {
 // IsPreflight reports whether r is a CORS-preflight request
 // (https://fetch.spec.whatwg.org/#cors-preflight-request): an OPTIONS with neither
 // header is an ordinary request.
-func IsPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && len(r.Header["Access-Control-Request-Method"]) > 0 && len(r.Header["Origin"]) > 0
+func IsPreflight(r *http.Request) bool { return isPreflight(r, r.Header["Origin"]) }
+
+func isPreflight(r *http.Request, origin []string) bool {
+	return r.Method == http.MethodOptions && len(origin) > 0 && len(r.Header["Access-Control-Request-Method"]) > 0
 }
 
 // Lists reports whether r comes from a page whose origin the policy lists.
@@ -197,21 +210,25 @@ func (g *Guard) Lists(r *http.Request) bool {
 //   - a denial: the request, or the one that a preflight announces, must not run
 func (g *Guard) Decide(r *http.Request) guard.Decision {
 	origin := r.Header["Origin"]
+	return g.decide(r, origin, isPreflight(r, origin))
+}
+
+func (g *Guard) decide(r *http.Request, origin []string, preflight bool) guard.Decision {
 	if len(origin) == 0 {
 		return guard.Decision{}
 	}
 	if len(origin) > 1 {
 		return guard.Denial(guard.CORSOriginMalformed, "Origin", origin[1], "one Origin")
 	}
-	preflight := IsPreflight(r)
 	switch {
 	case g.origins.Any() || g.origins.Lists(origin[0]):
+	case preflight:
+		// Browsers send none for their own origin.
+		return guard.Denial(guard.CORSOriginNotAllowed, "Origin", origin[0], "an origin of the policy's list")
 	case g.public.SameOrigin(origin[0], r.Host):
 		// Browsers send Origin with same-origin requests too, if not GET or HEAD.
-		if !preflight {
-			return guard.Decision{}
-		}
-	case !preflight && sameOriginFetch(r.Header):
+		return guard.Decision{}
+	case sameOriginFetch(r.Header):
 		// The browser says that the page has this URL's own origin. So it is when TLS
 		// ends in front of us, and with "Origin: null" from a form under the
 		// no-referrer policy.
@@ -228,7 +245,7 @@ func (g *Guard) Decide(r *http.Request) guard.Decision {
 // preflight judges what the browser asks for, after its origin has been accepted.
 func (g *Guard) preflight(h http.Header) guard.Decision {
 	method := h["Access-Control-Request-Method"]
-	if _, ok := g.methods[method[0]]; !ok || len(method) > 1 {
+	if len(method) > 1 || !slices.Contains(g.methods, method[0]) {
 		// GET, HEAD and POST would pass in the browser whatever we list
 		// (https://fetch.spec.whatwg.org/#cors-preflight-fetch step 7.5), so the refusal
 		// has to be in the status.
@@ -237,18 +254,23 @@ func (g *Guard) preflight(h http.Header) guard.Decision {
 	if g.anyHeader {
 		return guard.Decision{Outcome: guard.Answer, Reason: guard.CORSPreflightApproved}
 	}
-	budget := len(g.headers) + slack
+	names, empty := len(g.headers), maxEmpty
 	for _, line := range h["Access-Control-Request-Headers"] {
-		for more := true; more; budget-- {
-			if budget == 0 {
-				return guard.Denial(guard.CORSRequestHeadersOversize, "Access-Control-Request-Headers", line, "each name once")
-			}
-			// Browsers send the names in lower case, sorted, without blanks. Proxies
-			// have been seen to reorder, split and recase them, so only the set counts.
+		for more := true; more; {
+			// Browsers send the names once each, in lower case, sorted, without blanks.
+			// Proxies have been seen to reorder, split and recase them, so the set counts.
 			var name string
 			name, line, more = g.cut(line)
-			if name != "" && !g.allows(name) {
+			switch {
+			case name == "":
+				empty--
+			case !g.allows(name):
 				return guard.Denial(guard.CORSHeaderNotAllowed, "Access-Control-Request-Headers", name, g.allowHeaders)
+			default:
+				names--
+			}
+			if empty < 0 || names < 0 {
+				return guard.Denial(guard.CORSRequestHeadersOversize, "Access-Control-Request-Headers", line, "each name once")
 			}
 		}
 	}
@@ -258,7 +280,10 @@ func (g *Guard) preflight(h http.Header) guard.Decision {
 // cut splits the first element off a list. It looks no further than the longest
 // allowed name could reach, so its cost does not grow with the line.
 func (g *Guard) cut(line string) (name, rest string, more bool) {
-	window := min(len(line), g.longest+slack)
+	if line == "" || line[0] == ',' {
+		return "", strings.TrimPrefix(line, ","), line != ""
+	}
+	window := min(len(line), g.longest+maxBlanks)
 	i := strings.IndexByte(line[:window], ',')
 	if i >= 0 {
 		return strings.Trim(line[:i], " \t"), line[i+1:], true
@@ -277,17 +302,15 @@ func (g *Guard) allows(name string) bool {
 		return true
 	}
 	var b [64]byte
-	if len(name) > len(b) {
-		_, ok := g.headers[strings.ToLower(name)]
-		return ok
-	}
+	lower := b[:0]
 	for i := range len(name) {
-		b[i] = name[i]
-		if 'A' <= b[i] && b[i] <= 'Z' {
-			b[i] += 'a' - 'A'
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
 		}
+		lower = append(lower, c)
 	}
-	_, ok := g.headers[string(b[:len(name)])]
+	_, ok := g.headers[string(lower)]
 	return ok
 }
 
@@ -296,11 +319,13 @@ func sameOriginFetch(h http.Header) bool {
 	return len(v) == 1 && v[0] == "same-origin"
 }
 
-// The Vary of answers that end here. A refusal reaches no other handler, and the
+// The values of answers that end here. A refusal reaches no other handler, and the
 // capacity leaves nothing to append to, so sharing is safe.
 var (
 	varyOrigin    = []string{"Origin"}
 	varyPreflight = []string{"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"}
+	anyOrigin     = []string{"*"}
+	isTrue        = []string{"true"}
 )
 
 // SetHeaders sets the CORS headers and Vary that belong to Decide's Decision d for r,
@@ -308,8 +333,13 @@ var (
 // refuses, can be read by the page that may read it. It allocates once where the
 // answer carries CORS headers, and not at all for a refused origin.
 func (g *Guard) SetHeaders(h http.Header, r *http.Request, d guard.Decision) {
-	if IsPreflight(r) {
-		g.setPreflight(h, r, d)
+	origin := r.Header["Origin"]
+	g.setHeaders(h, origin, isPreflight(r, origin), d)
+}
+
+func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, d guard.Decision) {
+	if preflight {
+		g.setPreflight(h, from, d)
 		return
 	}
 	allowed := d.Reason == guard.CORSOriginAllowed
@@ -337,7 +367,7 @@ func (g *Guard) SetHeaders(h http.Header, r *http.Request, d guard.Decision) {
 	} else {
 		web.AddVary(h, "Origin")
 	}
-	g.setAllowed(h, r.Header["Origin"][0], values[:3])
+	g.setAllowed(h, from[0], values[:3])
 }
 
 // setAllowed sets the headers that an actual and a preflight response share. values
@@ -357,28 +387,40 @@ func (g *Guard) setAllowed(h http.Header, origin string, values []string) {
 	}
 }
 
-func (g *Guard) setPreflight(h http.Header, r *http.Request, d guard.Decision) {
-	if h["Vary"] == nil {
-		h["Vary"] = varyPreflight
-	} else {
-		web.AddVary(h, "Origin")
-		web.AddVary(h, "Access-Control-Request-Method")
-		web.AddVary(h, "Access-Control-Request-Headers")
-	}
-	switch d.Reason {
-	case guard.CORSPreflightApproved:
-	case guard.CORSOriginAllowed, guard.CORSMethodNotAllowed, guard.CORSHeaderNotAllowed, guard.CORSRequestHeadersOversize:
-		// The origin is allowed, so it may read why the rest is not. The first of these
-		// stands for a refusal that is not ours, such as that no route matches.
-	default:
+// setPreflight sets the headers of an answer to a preflight. Only an approval gets
+// slices of its own; a refusal reaches nobody who could edit them.
+func (g *Guard) setPreflight(h http.Header, from []string, d guard.Decision) {
+	if d.Reason != guard.CORSPreflightApproved {
+		if h["Vary"] == nil {
+			h["Vary"] = varyPreflight
+		} else {
+			addVaryPreflight(h)
+		}
+		if d.Reason == guard.CORSOriginNotAllowed || d.Reason == guard.CORSOriginMalformed {
+			return
+		}
+		// The origin is allowed, so its page's developer may see why the rest is not.
+		h["Access-Control-Allow-Origin"] = from[:1:1]
+		if g.origins.Any() {
+			h["Access-Control-Allow-Origin"] = anyOrigin
+		}
+		if g.credentials {
+			h["Access-Control-Allow-Credentials"] = isTrue
+		}
+		h["Access-Control-Allow-Methods"], h["Access-Control-Allow-Headers"] = g.refusedMethods, g.refusedHeaders
 		return
 	}
-	values := new([5]string)
-	origin := "*"
-	if !g.origins.Any() {
-		origin = r.Header["Origin"][0]
+	values := new([6]string)
+	if h["Vary"] == nil {
+		values[5] = varyPreflight[0]
+		h["Vary"] = values[5:6:6]
+	} else {
+		addVaryPreflight(h)
 	}
-	values[0] = origin
+	values[0] = from[0]
+	if g.origins.Any() {
+		values[0] = "*"
+	}
 	h["Access-Control-Allow-Origin"] = values[0:1:1]
 	if g.credentials {
 		values[1] = "true"
@@ -398,12 +440,20 @@ func (g *Guard) setPreflight(h http.Header, r *http.Request, d guard.Decision) {
 	}
 }
 
+func addVaryPreflight(h http.Header) {
+	web.AddVary(h, "Origin")
+	web.AddVary(h, "Access-Control-Request-Method")
+	web.AddVary(h, "Access-Control-Request-Headers")
+}
+
 // Handler answers preflights, refuses what the policy does not allow, and passes the
 // rest to next with its CORS headers set.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d := g.Decide(r)
-		g.SetHeaders(w.Header(), r, d)
+		origin := r.Header["Origin"]
+		preflight := isPreflight(r, origin)
+		d := g.decide(r, origin, preflight)
+		g.setHeaders(w.Header(), origin, preflight, d)
 		switch d.Outcome {
 		case guard.Deny:
 			guard.Refuse(w, d.Reason, "")

@@ -70,7 +70,8 @@ func (g *Guard) Decide(r *http.Request) guard.Decision {
 		}
 		return guard.Denial(guard.CrossSiteBrowserless, "Sec-Fetch-Site", "", "Sec-Fetch-Site or Origin, as every browser sends")
 	}
-	socket := isWebSocket(r)
+	// An unsafe method is judged the same, socket or not.
+	socket := safe(r.Method) && isWebSocket(r)
 	if !socket && !g.p.SideEffects && safe(r.Method) {
 		return g.read(r, site)
 	}
@@ -97,7 +98,7 @@ func (g *Guard) act(r *http.Request, origin, site string, socket bool) guard.Dec
 	case site == "same-origin", site == "none" && origin == "":
 		// none: the user did it, by typing the URL or from a bookmark.
 		return guard.Decision{}
-	case origin != "" && g.p.Public.SameOrigin(origin, r.Host):
+	case site == "" && origin != "" && g.p.Public.SameOrigin(origin, r.Host):
 		// Old browsers, and WebSocket handshakes, come without Sec-Fetch-Site.
 		return guard.Decision{}
 	case origin != "" && g.p.Origins.Lists(origin):
@@ -123,12 +124,11 @@ func safe(method string) bool {
 // isWebSocket reports whether r is a WebSocket handshake (RFC 6455 section 4.1). Any
 // other upgrade is left to its method.
 func isWebSocket(r *http.Request) bool {
-	for _, v := range r.Header["Upgrade"] {
-		if web.ListContains(v, "websocket") {
-			return true
-		}
+	v := r.Header["Upgrade"]
+	if len(v) == 1 && len(v[0]) <= 64 {
+		return web.ListContains(v[0], "websocket")
 	}
-	return false
+	return len(v) > 0 // nobody honest sends this; the stricter rule is on the safe side
 }
 
 // isPrefetch reports whether the browser fetches on speculation
