@@ -87,7 +87,10 @@ func TestAnswersShareNoSlices(t *testing.T) {
 	for _, row := range []string{"actual ok", "preflight ok"} {
 		for _, vary := range [][]string{nil, {"Accept-Encoding"}} {
 			x := exchange(t, row, Moat, 1)
+			request := x.Request
 			answer := func() http.Header {
+				// Each request has its own header; what an answer has of it is no other's.
+				x.Request = request.Clone(t.Context())
 				inner := x.handler
 				defer func() { x.handler = inner }()
 				x.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

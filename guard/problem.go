@@ -45,10 +45,9 @@ func Refuse(w http.ResponseWriter, r Reason, id string) {
 		panic("guard: Refuse: " + r.String() + " refuses nothing")
 	}
 	h := w.Header()
-	h["Content-Type"] = problemType
-	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
-		h["Cache-Control"] = noStore // these two a cache could keep without being told to (RFC 9110 section 15.1)
-	}
+	// no-store, or a stranger's refusal could be served from a cache in front of us to
+	// those who are welcome.
+	h["Content-Type"], h["Cache-Control"] = problemType, noStore
 	if id != "" {
 		head := body[:len(body)-1]
 		b := make([]byte, 0, len(head)+len(id)+len(`,"id":""}`))

@@ -14,9 +14,10 @@ import (
 type OriginSet struct {
 	any       bool
 	exact     map[string]struct{}
-	ports     map[string]struct{} // scheme://host of the patterns with any port
-	suffixes  labelNode           // of the patterns with subdomains, by label from the right
-	maxOrigin int                 // longest origin that can be in the set
+	lengths   [MaxOrigin/64 + 1]uint64 // a bit for each length in exact: most strangers are told by it
+	ports     map[string]struct{}      // scheme://host of the patterns with any port
+	suffixes  labelNode                // of the patterns with subdomains, by label from the right
+	maxOrigin int                      // longest origin that can be in the set
 	patterns  []string
 }
 
@@ -143,8 +144,9 @@ func (s *OriginSet) add(entry string, opt OriginSetOptions) *PatternError {
 		if e := insecure(entry, o, opt); e != nil {
 			return e
 		}
-		s.exact[o.String()] = struct{}{}
-		s.maxOrigin = max(s.maxOrigin, len(o.String()))
+		s.exact[entry] = struct{}{}
+		s.lengths[len(entry)/64] |= 1 << (len(entry) % 64)
+		s.maxOrigin = max(s.maxOrigin, len(entry))
 		return nil
 	}
 	return s.addPattern(entry, opt)
@@ -246,8 +248,10 @@ func (s *OriginSet) Lists(origin string) bool {
 	if len(origin) > s.maxOrigin {
 		return false
 	}
-	if _, ok := s.exact[origin]; ok {
-		return true
+	if s.lengths[len(origin)/64]&(1<<(len(origin)%64)) != 0 {
+		if _, ok := s.exact[origin]; ok {
+			return true
+		}
 	}
 	if len(s.patterns) == 0 {
 		return false

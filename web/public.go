@@ -54,6 +54,10 @@ func (p *PublicOrigins) Serves(host string) bool { return p.lookup(host) != nil 
 // very host. A page on one public origin is not same-origin with another, and Host
 // alone never decides: the pair must have been configured.
 func (p *PublicOrigins) SameOrigin(origin, host string) bool {
+	// Most strangers' Origins are told by their length: ours is a scheme longer than Host.
+	if scheme := len(origin) - len(host); scheme > len("https://:443") || scheme < len("http://")-len(":443") {
+		return false
+	}
 	for _, o := range p.lookup(host) {
 		if o.text == origin {
 			return true

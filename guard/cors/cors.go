@@ -73,9 +73,6 @@ type Guard struct {
 	longest     int // of the names in headers
 
 	allowMethods, allowHeaders, expose, maxAge string
-
-	// The lists of a refused preflight, which nobody edits.
-	refusedMethods, refusedHeaders []string
 }
 
 // New compiles a Policy. It reports all faults at once.
@@ -117,8 +114,6 @@ func New(p Policy) (*Guard, []error) {
 		names = append([]string{"*"}, names...)
 	}
 	g.allowHeaders = strings.Join(names, ",")
-
-	g.refusedMethods, g.refusedHeaders = []string{g.allowMethods}, []string{g.allowHeaders}
 
 	names, anyName, errs = headerNames("exposed_headers", p.ExposedHeaders, p.Credentials)
 	faults = append(faults, errs...)
@@ -210,49 +205,68 @@ func (g *Guard) Lists(r *http.Request) bool {
 //   - a denial: the request, or the one that a preflight announces, must not run
 func (g *Guard) Decide(r *http.Request) guard.Decision {
 	origin := r.Header["Origin"]
-	return g.decide(r, origin, isPreflight(r, origin))
+	reason, got := g.judge(r, origin, isPreflight(r, origin))
+	d := guard.Decision{Outcome: guard.Deny, Reason: reason, Evidence: guard.Evidence{Got: got}}
+	switch reason { //nolint:exhaustive // judge gives no other.
+	case guard.CORSPreflightApproved:
+		d.Outcome = guard.Answer
+	case guard.OK, guard.CORSOriginAllowed:
+		d.Outcome = guard.Allow
+	case guard.CORSOriginMalformed:
+		d.Evidence.Where, d.Evidence.Want = "Origin", "one Origin"
+	case guard.CORSOriginNotAllowed:
+		d.Evidence.Where, d.Evidence.Want = "Origin", "an origin of the policy's list"
+	case guard.CORSMethodNotAllowed:
+		d.Evidence.Where, d.Evidence.Want = "Access-Control-Request-Method", g.allowMethods
+	case guard.CORSHeaderNotAllowed:
+		d.Evidence.Where, d.Evidence.Want = "Access-Control-Request-Headers", g.allowHeaders
+	case guard.CORSRequestHeadersOversize:
+		d.Evidence.Where, d.Evidence.Want = "Access-Control-Request-Headers", "each name once"
+	}
+	return d
 }
 
-func (g *Guard) decide(r *http.Request, origin []string, preflight bool) guard.Decision {
+// judge finds the reason, and what in the request it is about.
+func (g *Guard) judge(r *http.Request, origin []string, preflight bool) (reason guard.Reason, got string) {
 	if len(origin) == 0 {
-		return guard.Decision{}
+		return guard.OK, ""
 	}
 	if len(origin) > 1 {
-		return guard.Denial(guard.CORSOriginMalformed, "Origin", origin[1], "one Origin")
+		return guard.CORSOriginMalformed, origin[1]
 	}
 	switch {
 	case g.origins.Any() || g.origins.Lists(origin[0]):
 	case preflight:
 		// Browsers send none for their own origin.
-		return guard.Denial(guard.CORSOriginNotAllowed, "Origin", origin[0], "an origin of the policy's list")
+		return guard.CORSOriginNotAllowed, origin[0]
 	case g.public.SameOrigin(origin[0], r.Host):
 		// Browsers send Origin with same-origin requests too, if not GET or HEAD.
-		return guard.Decision{}
+		return guard.OK, ""
 	case sameOriginFetch(r.Header):
 		// The browser says that the page has this URL's own origin. So it is when TLS
 		// ends in front of us, and with "Origin: null" from a form under the
 		// no-referrer policy.
-		return guard.Decision{}
+		return guard.OK, ""
 	default:
-		return guard.Denial(guard.CORSOriginNotAllowed, "Origin", origin[0], "an origin of the policy's list")
+		return guard.CORSOriginNotAllowed, origin[0]
 	}
 	if !preflight {
-		return guard.Decision{Reason: guard.CORSOriginAllowed}
+		return guard.CORSOriginAllowed, ""
 	}
 	return g.preflight(r.Header)
 }
 
 // preflight judges what the browser asks for, after its origin has been accepted.
-func (g *Guard) preflight(h http.Header) guard.Decision {
+func (g *Guard) preflight(h http.Header) (reason guard.Reason, got string) {
 	method := h["Access-Control-Request-Method"]
 	if len(method) > 1 || !slices.Contains(g.methods, method[0]) {
 		// GET, HEAD and POST would pass in the browser whatever we list
 		// (https://fetch.spec.whatwg.org/#cors-preflight-fetch step 7.5), so the refusal
 		// has to be in the status.
-		return guard.Denial(guard.CORSMethodNotAllowed, "Access-Control-Request-Method", method[0], g.allowMethods)
+		return guard.CORSMethodNotAllowed, method[0]
 	}
 	if g.anyHeader {
-		return guard.Decision{Outcome: guard.Answer, Reason: guard.CORSPreflightApproved}
+		return guard.CORSPreflightApproved, ""
 	}
 	names, empty := len(g.headers), maxEmpty
 	for _, line := range h["Access-Control-Request-Headers"] {
@@ -265,16 +279,16 @@ func (g *Guard) preflight(h http.Header) guard.Decision {
 			case name == "":
 				empty--
 			case !g.allows(name):
-				return guard.Denial(guard.CORSHeaderNotAllowed, "Access-Control-Request-Headers", name, g.allowHeaders)
+				return guard.CORSHeaderNotAllowed, name
 			default:
 				names--
 			}
 			if empty < 0 || names < 0 {
-				return guard.Denial(guard.CORSRequestHeadersOversize, "Access-Control-Request-Headers", line, "each name once")
+				return guard.CORSRequestHeadersOversize, line
 			}
 		}
 	}
-	return guard.Decision{Outcome: guard.Answer, Reason: guard.CORSPreflightApproved}
+	return guard.CORSPreflightApproved, ""
 }
 
 // cut splits the first element off a list. It looks no further than the longest
@@ -334,69 +348,70 @@ var (
 // answer carries CORS headers, and not at all for a refused origin.
 func (g *Guard) SetHeaders(h http.Header, r *http.Request, d guard.Decision) {
 	origin := r.Header["Origin"]
-	g.setHeaders(h, origin, isPreflight(r, origin), d)
+	g.setHeaders(h, origin, isPreflight(r, origin), d.Reason)
 }
 
-func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, d guard.Decision) {
+func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, reason guard.Reason) {
 	if preflight {
-		g.setPreflight(h, from, d)
+		g.setPreflight(h, from, reason)
 		return
 	}
-	allowed := d.Reason == guard.CORSOriginAllowed
-	if g.origins.Any() {
-		if allowed {
-			values := new([2]string)
-			g.setAllowed(h, "*", values[:])
-		}
-		return
-	}
-	// Vary goes out with every answer, for a cache must not give one origin's answer
-	// (or that of a request without Origin) to another.
+	allowed := reason == guard.CORSOriginAllowed
 	if !allowed {
-		if d.Denied() && h["Vary"] == nil {
+		switch {
+		case g.origins.Any():
+		case reason.Status() != 0 && !has(h, "Vary"):
 			h["Vary"] = varyOrigin
-			return
+		default:
+			web.AddVary(h, "Origin")
 		}
-		web.AddVary(h, "Origin")
 		return
 	}
-	values := new([4]string)
-	if h["Vary"] == nil {
-		values[3] = "Origin"
-		h["Vary"] = values[3:4:4]
-	} else {
-		web.AddVary(h, "Origin")
+	// No slice is shared between answers, because handlers may edit them; what is
+	// Origin's can be the request's own.
+	var values []string
+	switch {
+	case g.expose != "":
+		values = new([3]string)[:]
+	case g.credentials:
+		values = new([2]string)[:]
+	default:
+		values = new([1]string)[:]
 	}
-	g.setAllowed(h, from[0], values[:3])
-}
-
-// setAllowed sets the headers that an actual and a preflight response share. values
-// has room for them; no slice is shared between responses, because handlers may edit them.
-func (g *Guard) setAllowed(h http.Header, origin string, values []string) {
-	values[0] = origin
-	h["Access-Control-Allow-Origin"] = values[0:1:1]
-	n := 1
+	if g.origins.Any() {
+		values[0] = "*"
+		h["Access-Control-Allow-Origin"] = values[0:1:1]
+	} else {
+		h["Access-Control-Allow-Origin"] = from[:1:1]
+		// Vary goes out with every answer, for a cache must not give one origin's answer
+		// (or that of a request without Origin) to another.
+		if !has(h, "Vary") {
+			values[0] = "Origin"
+			h["Vary"] = values[0:1:1]
+		} else {
+			web.AddVary(h, "Origin")
+		}
+	}
 	if g.credentials {
-		values[n] = "true"
-		h["Access-Control-Allow-Credentials"] = values[n : n+1 : n+1]
-		n++
+		values[1] = "true"
+		h["Access-Control-Allow-Credentials"] = values[1:2:2]
 	}
 	if g.expose != "" {
-		values[n] = g.expose
-		h["Access-Control-Expose-Headers"] = values[n : n+1 : n+1]
+		values[2] = g.expose
+		h["Access-Control-Expose-Headers"] = values[2:3:3]
 	}
 }
 
 // setPreflight sets the headers of an answer to a preflight. Only an approval gets
 // slices of its own; a refusal reaches nobody who could edit them.
-func (g *Guard) setPreflight(h http.Header, from []string, d guard.Decision) {
-	if d.Reason != guard.CORSPreflightApproved {
-		if h["Vary"] == nil {
+func (g *Guard) setPreflight(h http.Header, from []string, reason guard.Reason) {
+	if reason != guard.CORSPreflightApproved {
+		if !has(h, "Vary") {
 			h["Vary"] = varyPreflight
 		} else {
 			addVaryPreflight(h)
 		}
-		if d.Reason == guard.CORSOriginNotAllowed || d.Reason == guard.CORSOriginMalformed {
+		if reason == guard.CORSOriginNotAllowed || reason == guard.CORSOriginMalformed {
 			return
 		}
 		// The origin is allowed, so its page's developer may see why the rest is not.
@@ -407,21 +422,19 @@ func (g *Guard) setPreflight(h http.Header, from []string, d guard.Decision) {
 		if g.credentials {
 			h["Access-Control-Allow-Credentials"] = isTrue
 		}
-		h["Access-Control-Allow-Methods"], h["Access-Control-Allow-Headers"] = g.refusedMethods, g.refusedHeaders
 		return
 	}
-	values := new([6]string)
-	if h["Vary"] == nil {
-		values[5] = varyPreflight[0]
-		h["Vary"] = values[5:6:6]
+	values := new([5]string)
+	if !has(h, "Vary") {
+		values[0] = varyPreflight[0]
+		h["Vary"] = values[0:1:1]
 	} else {
 		addVaryPreflight(h)
 	}
-	values[0] = from[0]
+	h["Access-Control-Allow-Origin"] = from[:1:1]
 	if g.origins.Any() {
-		values[0] = "*"
+		h["Access-Control-Allow-Origin"] = []string{"*"}
 	}
-	h["Access-Control-Allow-Origin"] = values[0:1:1]
 	if g.credentials {
 		values[1] = "true"
 		h["Access-Control-Allow-Credentials"] = values[1:2:2]
@@ -440,6 +453,9 @@ func (g *Guard) setPreflight(h http.Header, from []string, d guard.Decision) {
 	}
 }
 
+// has spares an empty header map, the usual one, the look-up.
+func has(h http.Header, name string) bool { return len(h) > 0 && h[name] != nil }
+
 func addVaryPreflight(h http.Header) {
 	web.AddVary(h, "Origin")
 	web.AddVary(h, "Access-Control-Request-Method")
@@ -452,15 +468,17 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin := r.Header["Origin"]
 		preflight := isPreflight(r, origin)
-		d := g.decide(r, origin, preflight)
-		g.setHeaders(w.Header(), origin, preflight, d)
-		switch d.Outcome {
-		case guard.Deny:
-			guard.Refuse(w, d.Reason, "")
-		case guard.Answer:
+		reason, _ := g.judge(r, origin, preflight)
+		g.setHeaders(w.Header(), origin, preflight, reason)
+		switch {
+		case reason == guard.CORSPreflightApproved:
 			w.WriteHeader(http.StatusNoContent)
-		case guard.Allow, guard.Amend:
+		case reason.Status() == 0:
 			next.ServeHTTP(w, r)
+		case preflight:
+			w.WriteHeader(reason.Status()) // browsers show no body of it
+		default:
+			guard.Refuse(w, reason, "")
 		}
 	})
 }
