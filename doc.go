@@ -19,11 +19,11 @@
 //	route           the path is plain, and a declared route matches; a preflight belongs
 //	                to the route of the method that it asks for
 //	client address  from the connection, or by the word of a named proxy
-//	scrub           what only moat may say is removed, in any spelling
 //	cors            a preflight is answered here; a stranger's page ends here; CORS headers
 //	                and Vary are set now, so that a page can read any later refusal
 //	bounds          the method is declared, the body is not too large
 //	cross-site      a stranger's page changes nothing, embeds nothing, opens no socket
+//	scrub           what only moat may say is removed, in any spelling
 //	upstream        streamed both ways; its own CORS headers are replaced, Vary is merged
 //	record          counted, and if refused kept for `moat why` and logged
 //

@@ -106,6 +106,7 @@ type state struct {
 	direct     bool // nobody stands in front of the gate
 	mux        *http.ServeMux
 	routes     []*route
+	only       *route // if one route matches everything
 	upstreams  map[string]*upstream
 	overrides  []string
 	unrouted   *routeStats
@@ -183,6 +184,9 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
+	}
+	if len(c.Routes) == 1 && c.Routes[0].Pattern == "/" {
+		s.only = s.routes[0]
 	}
 	return s, nil
 }

@@ -71,12 +71,6 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 	if d = x.settle(s.addrMode, d); d.Ends() {
 		return d
 	}
-	if mode := rt.modes[guard.Scrub]; mode != guard.Off {
-		if d = x.settle(mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
-			rt.stats.count(d.Reason, mode)
-			rt.scrub.Scrub(r.Header)
-		}
-	}
 	if mode := rt.modes[guard.CORS]; mode != guard.Off {
 		d = rt.cors.Decide(r)
 		if mode == guard.Enforce {
@@ -99,6 +93,13 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 	if mode := rt.modes[guard.CrossSite]; mode != guard.Off && !preflight {
 		if d = x.settle(mode, rt.crosssite.Decide(r)); d.Ends() {
 			return d
+		}
+	}
+	// No step above reads what is removed here, and what was refused needs no cleaning.
+	if mode := rt.modes[guard.Scrub]; mode != guard.Off {
+		if d = x.settle(mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
+			rt.stats.count(d.Reason, mode)
+			rt.scrub.Scrub(r.Header)
 		}
 	}
 	// Only to a WebSocket: an upstream that upgraded to h2c would take requests through
@@ -161,6 +162,9 @@ func (s *state) route(x *exchange, r *http.Request) guard.Decision {
 }
 
 func (s *state) lookup(r *http.Request) *route {
+	if s.only != nil {
+		return s.only
+	}
 	method := r.Method
 	if cors.IsPreflight(r) {
 		r.Method = r.Header["Access-Control-Request-Method"][0]

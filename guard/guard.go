@@ -114,22 +114,22 @@ func (m *Mode) UnmarshalText(b []byte) error {
 // closed set, fit for a metric label.
 type Kind uint8
 
-// The steps of the data path, in its order. Those from ClientAddr to CrossSite
+// The steps of the data path, in its order. Those from ClientAddr to Scrub
 // are guards and run in a Mode; the others always hold.
 const (
 	Wire Kind = iota
 	Host
 	RouteStep
 	ClientAddr
-	Scrub
 	CORS
 	Bounds
 	CrossSite
+	Scrub
 	Upstream
 	numKinds
 )
 
-var kindNames = [numKinds]string{"wire", "host", "route", "client_address", "scrub", "cors", "bounds", "cross_site", "upstream"}
+var kindNames = [numKinds]string{"wire", "host", "route", "client_address", "cors", "bounds", "cross_site", "scrub", "upstream"}
 
 func (k Kind) String() string {
 	if k < numKinds {
@@ -139,7 +139,7 @@ func (k Kind) String() string {
 }
 
 // Guards returns the steps that run in a Mode, in the order of the data path.
-func Guards() []Kind { return []Kind{ClientAddr, Scrub, CORS, Bounds, CrossSite} }
+func Guards() []Kind { return []Kind{ClientAddr, CORS, Bounds, CrossSite, Scrub} }
 
 // Modes holds a Mode for each guard. The zero value enforces all.
 type Modes [numKinds]Mode

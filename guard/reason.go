@@ -25,7 +25,6 @@ const (
 	RouteNotFound
 
 	ClientAddrUnreadable
-	ScrubForgedHeader
 
 	CORSOriginAllowed
 	CORSPreflightApproved
@@ -48,6 +47,8 @@ const (
 	CrossSiteWebSocket
 	CrossSitePrefetch
 	CrossSiteBrowserless
+
+	ScrubForgedHeader
 
 	UpstreamUnreachable
 	UpstreamTimeout
@@ -112,9 +113,6 @@ var reasons = [numReasons]reason{
 	ClientAddrUnreadable: {"client-address-unreadable", ClientAddr, http.StatusBadRequest, "The client's address cannot be told",
 		"A trusted proxy's forwarding header holds, at the place that decides, something that is not an address.",
 		"Make the trusted proxy append the peer's address to the header that trusted_proxies.header names."},
-	ScrubForgedHeader: {"scrub-forged-header", Scrub, 0, "",
-		"The client sent a header that only moat or a trusted proxy may set. It was removed, and the request went on.",
-		"Nothing, unless a proxy of yours sets it: then name that proxy in trusted_proxies."},
 
 	CORSOriginAllowed:     {code: "cors-origin-allowed", step: CORS, title: "The origin is allowed"},
 	CORSPreflightApproved: {code: "cors-preflight-approved", step: CORS, title: "The preflight is approved"},
@@ -167,6 +165,10 @@ var reasons = [numReasons]reason{
 	CrossSiteBrowserless: {"cross-site-browserless", CrossSite, http.StatusForbidden, "Only pages in a browser may call this",
 		"Neither Origin nor Sec-Fetch-Site came: curl, a script, a webhook, a mobile app, or a browser of before 2023.",
 		"Where such clients are wanted, write browserless: allow on the route. It keeps honest tools out, not forgers: any client can send these headers."},
+
+	ScrubForgedHeader: {"scrub-forged-header", Scrub, 0, "",
+		"The client sent a header that only moat or a trusted proxy may set. It was removed, and the request went on.",
+		"Nothing, unless a proxy of yours sets it: then name that proxy in trusted_proxies."},
 
 	UpstreamUnreachable: {"upstream-unreachable", Upstream, http.StatusBadGateway, "The service behind the gate is unreachable",
 		"No connection to the upstream could be made.",
