@@ -22,7 +22,7 @@ func (Secret) String() string { return hidden }
 func (Secret) GoString() string { return hidden }
 
 // Format writes a placeholder, whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, hidden) } //nolint:errcheck,gosec // a Formatter has nobody to tell.
+func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, hidden) } //nolint:errcheck // a Formatter has nobody to tell.
 
 // MarshalText returns a placeholder, for JSON and YAML too.
 func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }

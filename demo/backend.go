@@ -178,10 +178,10 @@ func (b backend) stream(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-		fmt.Fprintf(w, "data: tick %d of %d\n\n", i+1, ticks) //nolint:errcheck // Flush says it.
+		fmt.Fprintf(w, "data: tick %d of %d\n\n", i+1, ticks)
 		if rc.Flush() != nil {
 			return
 		}
 	}
-	fmt.Fprint(w, "event: done\ndata: done\n\n") //nolint:errcheck // a client that is gone misses nothing.
+	fmt.Fprint(w, "event: done\ndata: done\n\n")
 }

@@ -189,7 +189,7 @@ func (d *Demo) serve(ctx context.Context, l *listener, h http.Handler) {
 		d.serving.Go(func() {
 			// Serve returns when the server is closed; a socket that fails earlier
 			// takes no other server with it.
-			s.Serve(socket) //nolint:errcheck,gosec // the page says that its server does not answer.
+			s.Serve(socket) //nolint:errcheck // the page says that its server does not answer.
 		})
 	}
 }
@@ -208,7 +208,7 @@ func (l *listener) origin() string { return "http://" + l.address }
 
 func (l *listener) close() {
 	for _, s := range l.sockets {
-		s.Close() //nolint:errcheck,gosec // nobody was served yet.
+		s.Close() //nolint:errcheck // nobody was served yet.
 	}
 }
 
@@ -237,7 +237,7 @@ func listenOn(ctx context.Context, host string, port int) (*listener, error) {
 	}
 	_, chosen, err := net.SplitHostPort(v4.Addr().String())
 	if err != nil {
-		v4.Close() //nolint:errcheck,gosec // nobody was served yet.
+		v4.Close() //nolint:errcheck // nobody was served yet.
 		return nil, err
 	}
 	l := &listener{address: host + ":" + chosen, port: chosen, sockets: []net.Listener{v4}}

@@ -76,7 +76,7 @@ func writeText(w http.ResponseWriter, status int, text string) {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) //nolint:errcheck,gosec,errchkjson // a client that is gone misses nothing.
+	json.NewEncoder(w).Encode(v) //nolint:errcheck,errchkjson // a client that is gone misses nothing.
 }
 
 // registerMetrics adds what is counted outside the client library to the registry.
@@ -110,10 +110,10 @@ func (c decisionCollector) Collect(ch chan<- prometheus.Metric) {
 	defer c.o.statsMu.Unlock()
 	for route, s := range c.o.stats {
 		for i := range s.counts {
-			reason := guard.Reason(i) //nolint:gosec // i is below guard.NumReasons.
+			reason := guard.Reason(i)
 			for m := range s.counts[i] {
 				if n := s.counts[i][m].Load(); n > 0 {
-					ch <- prometheus.MustNewConstMetric(decisionsDesc, prometheus.CounterValue, float64(n), route, reason.Step().String(), reason.String(), guard.Mode(m).String()) //nolint:gosec // m is 0 or 1.
+					ch <- prometheus.MustNewConstMetric(decisionsDesc, prometheus.CounterValue, float64(n), route, reason.Step().String(), reason.String(), guard.Mode(m).String())
 				}
 			}
 		}

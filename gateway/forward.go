@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -59,7 +60,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 		return
 	}
 	err = copyResponse(x.route, w, res)
-	res.Body.Close() //nolint:errcheck,gosec // nothing is left to lose.
+	res.Body.Close() //nolint:errcheck // nothing is left to lose.
 	if err != nil {
 		var gone clientGone
 		if r.Context().Err() != nil || errors.As(err, &gone) {
@@ -92,9 +93,7 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 		o.values[1] = "https"
 	}
 	h["X-Forwarded-For"], h["X-Forwarded-Proto"], h["X-Forwarded-Host"] = o.values[0:1:1], o.values[1:2:2], o.values[2:3:3]
-	for name, v := range up.headers {
-		h[name] = v
-	}
+	maps.Copy(h, up.headers)
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = noUserAgent
 	}
@@ -109,7 +108,7 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 	}
 	// An upstream may answer before it has read everything. Without this, net/http holds
 	// an HTTP/1.1 answer back until the client has sent its next bytes.
-	http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck,gosec // HTTP/2 needs none, and says so.
+	http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck // HTTP/2 needs none, and says so.
 	switch x.route.modes[guard.Bounds] {
 	case guard.Enforce:
 		o.body = x.route.bounds.Body(w, r, nil)
@@ -220,7 +219,7 @@ func copyResponse(rt *route, w http.ResponseWriter, res *http.Response) error {
 	passCORS := rt.passCORS || rt.modes[guard.CORS] != guard.Enforce
 	if conn := res.Header["Connection"]; conn != nil {
 		for _, line := range conn {
-			for _, name := range strings.Split(line, ",") {
+			for name := range strings.SplitSeq(line, ",") {
 				delete(res.Header, textproto.CanonicalMIMEHeaderKey(strings.Trim(name, " \t")))
 			}
 		}
@@ -314,7 +313,7 @@ func copyBody(w http.ResponseWriter, body io.Reader, streaming bool) error {
 type clientGone struct{ error }
 
 func flush(w http.ResponseWriter) {
-	http.NewResponseController(w).Flush() //nolint:errcheck,gosec // a writer that cannot flush sends when it can.
+	http.NewResponseController(w).Flush() //nolint:errcheck // a writer that cannot flush sends when it can.
 }
 
 // upstreamFailure says why no answer came.

@@ -170,15 +170,18 @@ func (o *observer) logRecord(rec *Record) {
 	if o.logged.Add(1) > logPerSecond {
 		return
 	}
-	level, msg := slog.LevelInfo, "request refused"
+	attrs := []slog.Attr{
+		slog.String("id", rec.ID), slog.String("code", rec.Code), slog.String("step", rec.Step),
+		slog.String("route", rec.Route), slog.String("mode", rec.Mode), slog.String("client", rec.Client),
+	}
 	switch {
 	case rec.Mode == guard.Report.String():
-		msg = "request would be refused"
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "request would be refused", attrs...)
 	case rec.Step == guard.Upstream.String():
-		level, msg = slog.LevelWarn, "request failed"
+		o.log.LogAttrs(context.Background(), slog.LevelWarn, "request failed", attrs...)
+	default:
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "request refused", attrs...)
 	}
-	o.log.LogAttrs(context.Background(), level, msg, slog.String("id", rec.ID), slog.String("code", rec.Code),
-		slog.String("step", rec.Step), slog.String("route", rec.Route), slog.String("mode", rec.Mode), slog.String("client", rec.Client))
 }
 
 // find returns the record with that id.
@@ -268,6 +271,6 @@ func (t *tunnels) closeAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.conns {
-		c.Close() //nolint:errcheck,gosec // its goroutines notice.
+		c.Close() //nolint:errcheck // its goroutines notice.
 	}
 }

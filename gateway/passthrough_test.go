@@ -83,7 +83,7 @@ func client(t *testing.T, s *gate, protocols ...func(*http.Protocols)) *http.Cli
 	}
 	tr := &http.Transport{
 		Protocols: p, DisableCompression: true, ExpectContinueTimeout: 5 * time.Second,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the test's own certificate.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the test's own certificate
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", s.addr)

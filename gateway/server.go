@@ -65,7 +65,7 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 	)
 	closeAll := func() {
 		for _, l := range listeners {
-			l.Close() //nolint:errcheck,gosec // the error that made us stop counts.
+			l.Close() //nolint:errcheck // the error that made us stop counts.
 		}
 	}
 	listen := func(address string) (net.Listener, error) {
@@ -129,7 +129,7 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 	select {
 	case err := <-failed:
 		for _, srv := range servers {
-			srv.Close() //nolint:errcheck,gosec // as in closeAll.
+			srv.Close() //nolint:errcheck // as in closeAll.
 		}
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
@@ -164,10 +164,10 @@ func (g *Gateway) shutdown(c ServerConfig, servers []*http.Server) error {
 	}
 	g.CloseTunnels()
 	for _, srv := range front {
-		srv.Close() //nolint:errcheck,gosec // what is left had its time.
+		srv.Close() //nolint:errcheck // what is left had its time.
 	}
 	for _, srv := range admin {
-		srv.Close() //nolint:errcheck,gosec // its clients ask again.
+		srv.Close() //nolint:errcheck // its clients ask again.
 	}
 	return errors.Join(errs...)
 }

@@ -16,7 +16,7 @@ func (g *Gateway) tunnel(st *state, x *exchange, w http.ResponseWriter, r *http.
 	back, ok := res.Body.(io.ReadWriteCloser)
 	agreed := res.Header.Get("Upgrade")
 	if !ok || x.upgrade == "" || !strings.EqualFold(agreed, x.upgrade) {
-		res.Body.Close() //nolint:errcheck,gosec // it will not be used.
+		res.Body.Close() //nolint:errcheck // it will not be used.
 		g.end(st, x, w, r, guard.Denial(guard.UpstreamBadResponse, "Upgrade", agreed, x.upgrade))
 		return
 	}
@@ -38,7 +38,7 @@ func (g *Gateway) tunnel(st *state, x *exchange, w http.ResponseWriter, r *http.
 	}
 	head := &strings.Builder{}
 	fmt.Fprintf(head, "HTTP/1.1 %03d %s\r\n", res.StatusCode, http.StatusText(res.StatusCode))
-	h.Write(head) //nolint:errcheck,gosec // a strings.Builder takes everything.
+	h.Write(head) //nolint:errcheck // a strings.Builder takes everything.
 	head.WriteString("\r\n")
 	if _, err = io.WriteString(conn, head.String()); err != nil {
 		return
@@ -49,17 +49,17 @@ func (g *Gateway) tunnel(st *state, x *exchange, w http.ResponseWriter, r *http.
 	go func() {
 		// What the client sent early is in the server's buffer.
 		if n := buffered.Reader.Buffered(); n > 0 {
-			early, _ := buffered.Reader.Peek(n) //nolint:errcheck // n bytes are there.
-			if _, wErr := back.Write(early); wErr != nil {
+			early, peekErr := buffered.Peek(n)
+			if _, wErr := back.Write(early); peekErr != nil || wErr != nil {
 				ended <- struct{}{}
 				return
 			}
 		}
-		io.Copy(back, conn) //nolint:errcheck,gosec // whichever way it ends, it has ended.
+		io.Copy(back, conn) //nolint:errcheck // whichever way it ends, it has ended.
 		ended <- struct{}{}
 	}()
 	go func() {
-		io.Copy(conn, back) //nolint:errcheck,gosec // as above.
+		io.Copy(conn, back) //nolint:errcheck // as above.
 		ended <- struct{}{}
 	}()
 	// When one side is done the other has nobody left to talk to.

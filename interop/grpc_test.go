@@ -75,10 +75,11 @@ func TestGRPCPassesUnharmed(t *testing.T) {
 
 	// Unary, and an error in the trailers.
 	ctx = metadata.AppendToOutgoingContext(ctx, "x-real-ip", "6.6.6.6")
-	if res, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	res, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("Check: %v, %v", res, err)
 	}
-	if _, err := client.Check(ctx, &healthpb.HealthCheckRequest{Service: "nosuch"}); status.Code(err) != codes.NotFound {
+	if _, err = client.Check(ctx, &healthpb.HealthCheckRequest{Service: "nosuch"}); status.Code(err) != codes.NotFound {
 		t.Errorf("Check of an unknown service: %v", err)
 	}
 
@@ -93,7 +94,7 @@ func TestGRPCPassesUnharmed(t *testing.T) {
 		if want != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
 			hs.SetServingStatus("svc", want)
 		}
-		if res, err := watch.Recv(); err != nil || res.GetStatus() != want {
+		if res, err = watch.Recv(); err != nil || res.GetStatus() != want {
 			t.Fatalf("Watch: %v, %v; want %v", res, err, want)
 		}
 	}

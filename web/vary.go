@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -19,7 +20,7 @@ func AddVary(h http.Header, field string) {
 		return
 	}
 	// A copy: the old slice may be shared.
-	h["Vary"] = append(old[:len(old):len(old)], field)
+	h["Vary"] = append(slices.Clip(old), field)
 }
 
 // ListContains reports whether the comma-separated list holds the token, whatever its

@@ -77,7 +77,7 @@ func freeAddress(asked, usual string) (string, error) {
 		defer l.Close()                                      //nolint:errcheck // it was only a probe.
 		six, sixErr := net.Listen("tcp", "[::1]:"+candidate) //nolint:noctx // closed at once.
 		if sixErr == nil {
-			six.Close() //nolint:errcheck,gosec // it was only a probe.
+			six.Close() //nolint:errcheck // it was only a probe.
 		}
 		if !errors.Is(sixErr, syscall.EADDRINUSE) {
 			return l.Addr().String(), nil

@@ -66,8 +66,7 @@ func (e hintedError) Unwrap() error { return e.error }
 
 // report prints an error by the rules above. Each fault of a configuration is a line.
 func report(err error) {
-	var faults config.Faults
-	if errors.As(err, &faults) {
+	if faults, ok := errors.AsType[config.Faults](err); ok {
 		for _, f := range faults {
 			fmt.Fprintf(os.Stderr, "moat: error: %v\n", f)
 		}

@@ -84,7 +84,9 @@ func serve(cmd *cobra.Command, f *runFlags) error {
 		}
 		defer d.Close() //nolint:errcheck // the process ends.
 		load = demoLoad
-		return runGate(ctx, log, load, func(gateway.Addresses) { d.Guide(cmd.OutOrStdout()) })
+		return runGate(ctx, log, load, func(gateway.Addresses) {
+			d.Guide(cmd.OutOrStdout()) //nolint:errcheck // the servers serve, told or not.
+		})
 	}
 	return runGate(ctx, log, load, nil)
 }
@@ -188,8 +190,7 @@ func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load f
 		err = g.Reload(next.Gateway)
 	}
 	if err != nil {
-		var faults config.Faults
-		if errors.As(err, &faults) {
+		if faults, ok := errors.AsType[config.Faults](err); ok {
 			for _, f := range faults {
 				log.Error("configuration is at fault", slog.String("fault", f.Error()))
 			}

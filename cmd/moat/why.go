@@ -74,8 +74,7 @@ func ask(cmd *cobra.Command, admin, path string) ([]byte, error) {
 	client := &http.Client{Timeout: 10 * time.Second}
 	res, err := client.Do(req)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
+		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
 		return nil, hintedError{fmt.Errorf("no answer from the admin listener: %w", err), hint}

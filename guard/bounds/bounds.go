@@ -166,7 +166,7 @@ func (b *Body) deadline(t time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.rc != nil {
-		b.rc.SetReadDeadline(t) //nolint:errcheck,gosec // a ResponseWriter without deadlines, as in a unit test, has no pauses to bound.
+		b.rc.SetReadDeadline(t) //nolint:errcheck // a ResponseWriter without deadlines, as in a unit test, has no pauses to bound.
 	}
 }
 

@@ -360,7 +360,7 @@ func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, reason 
 	if !allowed {
 		switch {
 		case g.origins.Any():
-		case reason.Status() != 0 && !has(h, "Vary"):
+		case reason.Status() != 0 && !hasVary(h):
 			h["Vary"] = varyOrigin
 		default:
 			web.AddVary(h, "Origin")
@@ -385,7 +385,7 @@ func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, reason 
 		h["Access-Control-Allow-Origin"] = from[:1:1]
 		// Vary goes out with every answer, for a cache must not give one origin's answer
 		// (or that of a request without Origin) to another.
-		if !has(h, "Vary") {
+		if !hasVary(h) {
 			values[0] = "Origin"
 			h["Vary"] = values[0:1:1]
 		} else {
@@ -406,7 +406,7 @@ func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, reason 
 // slices of its own; a refusal reaches nobody who could edit them.
 func (g *Guard) setPreflight(h http.Header, from []string, reason guard.Reason) {
 	if reason != guard.CORSPreflightApproved {
-		if !has(h, "Vary") {
+		if !hasVary(h) {
 			h["Vary"] = varyPreflight
 		} else {
 			addVaryPreflight(h)
@@ -425,7 +425,7 @@ func (g *Guard) setPreflight(h http.Header, from []string, reason guard.Reason) 
 		return
 	}
 	values := new([5]string)
-	if !has(h, "Vary") {
+	if !hasVary(h) {
 		values[0] = varyPreflight[0]
 		h["Vary"] = values[0:1:1]
 	} else {
@@ -453,8 +453,8 @@ func (g *Guard) setPreflight(h http.Header, from []string, reason guard.Reason) 
 	}
 }
 
-// has spares an empty header map, the usual one, the look-up.
-func has(h http.Header, name string) bool { return len(h) > 0 && h[name] != nil }
+// hasVary spares an empty header map, the usual one, the look-up.
+func hasVary(h http.Header) bool { return len(h) > 0 && h["Vary"] != nil }
 
 func addVaryPreflight(h http.Header) {
 	web.AddVary(h, "Origin")

@@ -242,7 +242,7 @@ func FuzzRequestHeaders(f *testing.F) {
 		got := g.Decide(r).Reason
 		elements, ok := 0, true
 		for _, line := range []string{a, b} {
-			for _, e := range strings.Split(line, ",") {
+			for e := range strings.SplitSeq(line, ",") {
 				elements++
 				if len(e) > 29 { // a name and 16 blanks: longer is taken for a longer name
 					ok = false

@@ -177,7 +177,8 @@ func FuzzDecide(f *testing.F) {
 	g := crosssite.New(crosssite.Policy{Origins: set, Public: web.NewPublicOrigins([]web.Origin{o}), SideEffects: true})
 	f.Fuzz(func(t *testing.T, method, origin, site, mode, upgrade string) {
 		r := &http.Request{Method: method, Host: "api.example.com", Header: http.Header{
-			"Origin": {origin}, "Sec-Fetch-Site": {site}, "Sec-Fetch-Mode": {mode}, "Upgrade": {upgrade}}}
+			"Origin": {origin}, "Sec-Fetch-Site": {site}, "Sec-Fetch-Mode": {mode}, "Upgrade": {upgrade},
+		}}
 		if g.Decide(r).Denied() {
 			return
 		}

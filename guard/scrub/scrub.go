@@ -107,14 +107,18 @@ func (g *Guard) Forged(name string) bool {
 func (g *Guard) Decide(r *http.Request) guard.Decision {
 	for name := range r.Header {
 		if g.Forged(name) {
-			return guard.Decision{Outcome: guard.Amend, Reason: guard.ScrubForgedHeader,
-				Evidence: guard.Evidence{Where: "header", Got: name, Want: "only moat or a trusted proxy to set it"}}
+			return guard.Decision{
+				Outcome: guard.Amend, Reason: guard.ScrubForgedHeader,
+				Evidence: guard.Evidence{Where: "header", Got: name, Want: "only moat or a trusted proxy to set it"},
+			}
 		}
 	}
 	for name := range r.Trailer {
 		if g.Forged(name) {
-			return guard.Decision{Outcome: guard.Amend, Reason: guard.ScrubForgedHeader,
-				Evidence: guard.Evidence{Where: "trailer", Got: name, Want: "only moat or a trusted proxy to set it"}}
+			return guard.Decision{
+				Outcome: guard.Amend, Reason: guard.ScrubForgedHeader,
+				Evidence: guard.Evidence{Where: "trailer", Got: name, Want: "only moat or a trusted proxy to set it"},
+			}
 		}
 	}
 	return guard.Decision{}
@@ -141,7 +145,7 @@ func HopByHop(h http.Header) (upgrade string) {
 			upgrade = h.Get("Upgrade")
 		}
 		for _, line := range conn {
-			for _, name := range strings.Split(line, ",") {
+			for name := range strings.SplitSeq(line, ",") {
 				name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
 				if !keep[name] {
 					delete(h, name)

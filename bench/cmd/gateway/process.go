@@ -37,7 +37,7 @@ func start(ctx context.Context, log *os.File, name string, args ...string) (*pro
 }
 
 func (p *process) wait() {
-	p.cmd.Wait() //nolint:errcheck,gosec // stopped by a signal, or its log says why.
+	p.cmd.Wait() //nolint:errcheck // stopped by a signal, or its log says why.
 	close(p.done)
 }
 
@@ -53,13 +53,13 @@ func (p *process) ended() bool {
 // stop ends the child, gently at first.
 func (p *process) stop() {
 	if p.stdin != nil {
-		p.stdin.Close() //nolint:errcheck,gosec // it ends with its standard input.
+		p.stdin.Close() //nolint:errcheck // it ends with its standard input.
 	}
-	p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck,gosec // it may have ended.
+	p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended.
 	select {
 	case <-p.done:
 	case <-time.After(5 * time.Second):
-		p.cmd.Process.Kill() //nolint:errcheck,gosec // it may have ended.
+		p.cmd.Process.Kill() //nolint:errcheck // it may have ended.
 		<-p.done
 	}
 }
@@ -149,7 +149,7 @@ func serveBackend(stdin io.Reader, stdout io.Writer) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			w.Write(body) //nolint:gosec // who has gone needs no answer.
+			w.Write(body)
 		}),
 	}
 	failed := make(chan error, 1)

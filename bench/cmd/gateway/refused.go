@@ -285,7 +285,7 @@ func dial(ctx context.Context, addr string, n int) (*driver, error) {
 
 func (d *driver) close() {
 	for _, c := range d.conns {
-		c.Close() //nolint:errcheck,gosec // all its requests have been answered, or an error says why not.
+		c.Close() //nolint:errcheck // all its requests have been answered, or an error says why not.
 	}
 }
 
@@ -334,7 +334,7 @@ func (d *driver) drive(ctx context.Context, k kind, n int) error {
 				}
 				status, err := d.conns[i].exchange(request)
 				if errors.Is(err, errClosing) {
-					d.conns[i].Close() //nolint:errcheck,gosec // the other side closes it too.
+					d.conns[i].Close() //nolint:errcheck // the other side closes it too.
 					redials[i]++
 					d.conns[i], err = dialOne(ctx, d.addr)
 				}
