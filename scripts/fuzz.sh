@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes every fuzz target of the root module, one after the other, for $FUZZTIME
+# Fuzzes every fuzz target of every module, one after the other, for $FUZZTIME
 # each (10s unless set; anything that go test -fuzztime takes). It fails when a target
 # finds a crasher, and when it finds no target at all.
 set -eu
@@ -31,27 +31,34 @@ fuzz() { # package, target
 
 targets=0
 failed=
-packages=$(go list -f '{{.ImportPath}} {{.Dir}}' ./...)
-while read -r package dir; do
-	# go test -list has the last word on what a target is, but it links a test binary:
-	# packages without the word are not asked.
-	grep -qs '^func Fuzz' "$dir"/*_test.go || continue
-	listed=$(go test -list '^Fuzz' "$package" </dev/null)
-	for target in $listed; do
-		case $target in Fuzz*) ;; *) continue ;; esac
-		targets=$((targets + 1))
-		if fuzz "$package" "$target"; then
-			execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
-			printf 'fuzz: ok      %s %s (%s executions)\n' "$package" "$target" "${execs:-0}"
-		else
-			printf 'fuzz: FAILED  %s %s\n' "$package" "$target"
-			cat "$log"
-			failed="$failed $target"
-		fi
-	done
-done <<END
+root=$PWD
+for module in . */go.mod; do
+	module=${module%/go.mod}
+	[ "$module" != tools ] || continue
+	cd "$root/$module"
+	packages=$(go list -f '{{.ImportPath}} {{.Dir}}' ./...)
+	while read -r package dir; do
+		# go test -list has the last word on what a target is, but it links a test binary:
+		# packages without the word are not asked.
+		grep -qs '^func Fuzz' "$dir"/*_test.go || continue
+		listed=$(go test -list '^Fuzz' "$package" </dev/null)
+		for target in $listed; do
+			case $target in Fuzz*) ;; *) continue ;; esac
+			targets=$((targets + 1))
+			if fuzz "$package" "$target"; then
+				execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
+				printf 'fuzz: ok      %s %s (%s executions)\n' "$package" "$target" "${execs:-0}"
+			else
+				printf 'fuzz: FAILED  %s %s\n' "$package" "$target"
+				cat "$log"
+				failed="$failed $target"
+			fi
+		done
+	done <<END
 $packages
 END
+done
+cd "$root"
 
 if [ "$targets" = 0 ]; then
 	echo "fuzz: error: found no fuzz target" >&2
