@@ -51,6 +51,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 		if out.body != nil && r.Context().Err() != nil {
 			err = errors.Join(out.body.Err(), err)
 		}
+		out.leaveUnread(r)
 		g.end(st, x, w, r, upstreamFailure(r, err))
 		return
 	}
@@ -59,6 +60,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 		g.tunnel(st, x, w, r, res)
 		return
 	}
+	out.leaveUnread(r)
 	err = copyResponse(x.route, w, res)
 	res.Body.Close() //nolint:errcheck // nothing is left to lose.
 	if err != nil {
@@ -106,22 +108,33 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 		o.req.Body = http.NoBody
 		return o
 	}
-	// An upstream may answer before it has read everything. Without this, net/http holds
-	// an HTTP/1.1 answer back until the client has sent its next bytes.
-	http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck // HTTP/2 needs none, and says so.
 	switch x.route.modes[guard.Bounds] {
 	case guard.Enforce:
 		o.body = x.route.bounds.Body(w, r, nil)
-		o.req.Body = o.body
 	case guard.Report:
 		x := *x // the closure outlives this frame; the others' x need not
-		o.req.Body = x.route.bounds.Body(w, r, func(e *bounds.BodyError) { g.obs.record(st, &x, r, e.Decision(), guard.Report) })
+		o.body = x.route.bounds.Body(w, r, func(e *bounds.BodyError) { g.obs.record(st, &x, r, e.Decision(), guard.Report) })
 	case guard.Off:
+	}
+	if o.body != nil {
+		o.req.Body = o.body
+		// An upstream may answer before it has read everything. Without this, net/http
+		// holds an HTTP/1.1 answer back until the client has sent its next bytes.
+		http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck // HTTP/2 needs none, and says so.
 	}
 	if len(r.Trailer) > 0 {
 		o.passTrailer(x.route, r)
 	}
 	return o
+}
+
+// leaveUnread ends an HTTP/1.1 connection with its answer if the request's body has not
+// been read to the end: nobody will, and with full duplex net/http cannot tell such a
+// rest from the next request.
+func (o *outgoing) leaveUnread(r *http.Request) {
+	if o.body != nil && r.ProtoMajor == 1 && !o.body.Ended() {
+		o.w.Header()["Connection"] = []string{"close"}
+	}
 }
 
 // noUserAgent keeps the transport from adding its own. The transport does not change it.

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,12 +49,21 @@ func serverConfig() gateway.ServerConfig {
 
 func start(t *testing.T, c gateway.Config, change ...func(*gateway.ServerConfig)) *gate {
 	t.Helper()
+	return startLogged(t, c, io.Discard, change...)
+}
+
+func startLogged(t *testing.T, c gateway.Config, log io.Writer, change ...func(*gateway.ServerConfig)) *gate {
+	t.Helper()
 	sc := serverConfig()
 	for _, f := range change {
 		f(&sc)
 	}
+	g, err := gateway.New(c, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &gate{Gateway: newGateway(t, c), stop: cancel, stopped: make(chan error, 1)}
+	s := &gate{Gateway: g, stop: cancel, stopped: make(chan error, 1)}
 	up := make(chan gateway.Addresses, 1)
 	go func() { s.stopped <- s.Serve(ctx, sc, func(a gateway.Addresses) { up <- a }) }()
 	select {
@@ -70,6 +81,24 @@ func start(t *testing.T, c gateway.Config, change ...func(*gateway.ServerConfig)
 		}
 	})
 	return s
+}
+
+// lockedBuffer collects a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // client speaks to the gate as a page of the app would.
@@ -727,4 +756,49 @@ func certificate(t *testing.T) tls.Certificate {
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestConnectionEndsWithAnAnswerThatLeavesABodyUnread(t *testing.T) {
+	var log lockedBuffer
+	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/early" {
+			w.Header().Set("Content-Length", "5")
+			io.WriteString(w, "early")
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+	})
+	c := configFor(t, b.URL, plain, route(func(r *gateway.Route) { r.Bounds.BodyBytes = 50_000 }))
+	s := startLogged(t, c, &log)
+	for path, size := range map[string]int{"/": 100_000, "/early": 40_000} {
+		for _, chunked := range []bool{true, false} {
+			conn, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			head := "POST " + path + " HTTP/1.1\r\nHost: api.example.com\r\nOrigin: " + app + "\r\n"
+			body := strings.Repeat("x", size)
+			if chunked {
+				io.WriteString(conn, head+fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", size, body))
+			} else {
+				io.WriteString(conn, head+fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body))
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatalf("%s, chunked %v: %v", path, chunked, err)
+			}
+			io.Copy(io.Discard, res.Body)
+			conn.Close()
+			if want := map[string]int{"/": http.StatusRequestEntityTooLarge, "/early": http.StatusOK}[path]; res.StatusCode != want {
+				t.Errorf("%s, chunked %v: %s", path, chunked, res.Status)
+			}
+		}
+	}
+	s.stop()
+	<-s.stopped
+	s.stopped <- nil
+	if text := log.String(); strings.Contains(text, "panic") {
+		t.Errorf("net/http panicked:\n%s", text)
+	}
 }

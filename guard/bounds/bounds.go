@@ -138,6 +138,7 @@ type Body struct {
 	idle   time.Duration
 	report func(*BodyError)
 	closed atomic.Bool
+	ended  atomic.Bool
 
 	// reading guards left, set and err. It is held while a Read waits for bytes.
 	reading sync.Mutex
@@ -161,6 +162,9 @@ func (b *Body) Close() error {
 	b.closed.Store(true)
 	return nil
 }
+
+// Ended reports whether the body has been read to its end.
+func (b *Body) Ended() bool { return b.ended.Load() }
 
 func (b *Body) deadline(t time.Time) {
 	b.mu.Lock()
@@ -202,7 +206,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	if b.left < math.MaxInt64 && int64(len(p)) > b.left {
 		p = p[:b.left+1]
 	}
-	n, err := b.inner.Read(p)
+	n, err := b.read(p)
 	if int64(n) > b.left {
 		n, err = int(b.left), &BodyError{guard.BodyTooLarge, b.limit}
 	}
@@ -221,10 +225,18 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func (b *Body) read(p []byte) (int, error) {
+	n, err := b.inner.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
+	}
+	return n, err
+}
+
 // watch is Read without consequences.
 func (b *Body) watch(p []byte) (int, error) {
 	begin := time.Now()
-	n, err := b.inner.Read(p)
+	n, err := b.read(p)
 	b.left -= int64(n)
 	switch {
 	case b.limit >= 0 && b.left < 0:
