@@ -137,7 +137,7 @@ func (c *compiler) publicOrigins() {
 
 func (c *compiler) trust() {
 	t := c.f.TrustedProxies
-	c.out.Gateway.Trust = clientaddr.Trust{Proxies: t.From, Header: clientaddr.Header(t.Header)}
+	c.out.Gateway.Trust = clientaddr.Trust{Proxies: t.From, Header: clientaddr.Header(t.Header), Host: t.Host}
 	c.out.Gateway.ClientAddrMode = t.Mode
 	if c.has("trusted_proxies.from") && t.From != nil && len(t.From) == 0 {
 		c.fault("trusted_proxies.from", "", "names no proxy; remove the block if there is none")

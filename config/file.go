@@ -89,6 +89,8 @@ type trustedProxies struct {
 	From []netip.Prefix `yaml:"from,required"`
 	// The header to which they append the address of their peer. The other one is not believed.
 	Header string `yaml:"header,required" enum:"X-Forwarded-For Forwarded"`
+	// Whether they set X-Forwarded-Host on every request, and so may speak for the client's Host. A proxy that does not passes on what the client wrote there. With Forwarded, the proxy's own element is believed anyway.
+	Host bool `yaml:"host" default:"false"`
 	// What becomes of a request whose client cannot be told from that header.
 	Mode guard.Mode `yaml:"mode" default:"enforce" enum:"enforce report off"`
 }

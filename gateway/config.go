@@ -105,6 +105,7 @@ type state struct {
 	addrMode   guard.Mode
 	direct     bool // nobody stands in front of the gate
 	mux        *http.ServeMux
+	folded     *http.ServeMux // the same patterns in lower case: see respelt
 	routes     []*route
 	only       *route // if one route matches everything
 	upstreams  map[string]*upstream
@@ -123,6 +124,7 @@ type route struct {
 	modes        guard.Modes
 	passCORS     bool
 	encodedSlash bool
+	slashes      int // in the pattern's path
 	stats        *routeStats
 }
 
@@ -137,6 +139,7 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 		addrMode:  c.ClientAddrMode,
 		direct:    len(c.Trust.Proxies) == 0,
 		mux:       http.NewServeMux(),
+		folded:    http.NewServeMux(),
 		upstreams: make(map[string]*upstream),
 		overrides: c.Overrides,
 		unrouted:  stats(""),
@@ -174,6 +177,13 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 		rt, err := s.compileRoute(r, owned)
 		if err == nil {
 			err = register(s.mux, r.Pattern, rt)
+		}
+		if err == nil {
+			method, host, path := cutPattern(r.Pattern)
+			rt.slashes = strings.Count(path, "/")
+			if fErr := register(s.folded, strings.TrimLeft(method+" "+strings.ToLower(host+path), " "), rt); fErr != nil {
+				err = errors.New("differs from another route's pattern only in case, which many upstreams do not see")
+			}
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("route %s: %w", r.Name, err))

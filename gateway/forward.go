@@ -30,10 +30,14 @@ type outgoing struct {
 
 	// mu guards w's header between the transport's goroutine, which passes interim
 	// responses on, and the handler's. final is set when RoundTrip has returned.
-	mu    sync.Mutex
-	w     http.ResponseWriter
-	final bool
+	mu       sync.Mutex
+	w        http.ResponseWriter
+	final    bool
+	interims int
 }
+
+// maxInterims is how many interim responses of an upstream are passed on.
+const maxInterims = 32
 
 // forward sends an admitted request to its upstream and the answer to the client,
 // streaming both ways.
@@ -61,7 +65,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 		return
 	}
 	out.leaveUnread(r)
-	err = copyResponse(x.route, w, res)
+	err = g.copyResponse(x.route, w, r, res)
 	res.Body.Close() //nolint:errcheck // nothing is left to lose.
 	if err != nil {
 		var gone clientGone
@@ -160,18 +164,16 @@ func joinPath(prefix, u *url.URL) (path, raw string) {
 // interim passes an interim response on (RFC 9110 section 15.2), 103 Early Hints among
 // them. 100 is the server's own business.
 func (o *outgoing) interim(code int, header textproto.MIMEHeader) error {
-	if code == http.StatusContinue {
-		return nil
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.final {
+	o.interims++
+	if code == http.StatusContinue || o.final || !o.req.ProtoAtLeast(1, 1) || o.interims > maxInterims {
 		return nil
 	}
 	h := o.w.Header()
 	var added []string
 	for k, v := range header {
-		if h[k] == nil && !ownedResponseHeader(k) {
+		if h[k] == nil && !ownedResponseHeader(k) && !isCORSHeader(k) {
 			h[k] = v
 			added = append(added, k)
 		}
@@ -187,7 +189,7 @@ func (o *outgoing) interim(code int, header textproto.MIMEHeader) error {
 func (o *outgoing) passTrailer(rt *route, r *http.Request) {
 	o.req.Trailer = make(http.Header, len(r.Trailer))
 	for name := range r.Trailer {
-		if !rt.scrub.Forged(name) {
+		if rt.scrub.Trailer(name) {
 			o.req.Trailer[name] = nil
 		}
 	}
@@ -227,7 +229,7 @@ func isCORSHeader(name string) bool {
 }
 
 // copyResponse streams an answer to the client. Its header values are moved, not copied.
-func copyResponse(rt *route, w http.ResponseWriter, res *http.Response) error {
+func (g *Gateway) copyResponse(rt *route, w http.ResponseWriter, r *http.Request, res *http.Response) error {
 	h := w.Header()
 	passCORS := rt.passCORS || rt.modes[guard.CORS] != guard.Enforce
 	if conn := res.Header["Connection"]; conn != nil {
@@ -257,12 +259,14 @@ func copyResponse(rt *route, w http.ResponseWriter, res *http.Response) error {
 	if announced > 0 {
 		names := make([]string, 0, announced)
 		for name := range res.Trailer {
-			names = append(names, name)
+			if passTrailer(name) {
+				names = append(names, name)
+			}
 		}
 		h["Trailer"] = []string{strings.Join(names, ", ")}
 	}
 	w.WriteHeader(res.StatusCode)
-	if err := copyBody(w, res.Body, streaming); err != nil {
+	if err := g.copyBody(w, r, res.Body, streaming); err != nil {
 		return err
 	}
 	if len(res.Trailer) == 0 {
@@ -273,12 +277,21 @@ func copyResponse(rt *route, w http.ResponseWriter, res *http.Response) error {
 		flush(w)
 	}
 	for name, v := range res.Trailer {
+		if !passTrailer(name) {
+			continue
+		}
 		if announced != len(res.Trailer) {
 			name = http.TrailerPrefix + name
 		}
 		h[name] = v
 	}
 	return nil
+}
+
+// passTrailer reports whether an upstream's trailer of that name is passed on: one that a
+// cache could merge into the gate's own headers is not.
+func passTrailer(name string) bool {
+	return !isCORSHeader(name) && !ownedResponseHeader(name) && name != "Set-Cookie" && name != "Vary"
 }
 
 func mergeVary(h http.Header, upstream []string) {
@@ -297,28 +310,50 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 
 // copyBody copies until EOF. A stream is flushed after every read, and its head at once,
 // so that an event is never older than the upstream's write.
-func copyBody(w http.ResponseWriter, body io.Reader, streaming bool) error {
+func (g *Gateway) copyBody(w http.ResponseWriter, r *http.Request, body io.Reader, streaming bool) error {
 	if streaming {
 		flush(w)
 	}
+	unread := g.patience(w, r)
 	buf, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
 		n, err := body.Read(*buf)
 		if n > 0 {
+			unread(true)
 			if _, wErr := w.Write((*buf)[:n]); wErr != nil {
 				return clientGone{wErr}
 			}
 			if streaming {
 				flush(w)
 			}
+			unread(false)
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
+				unread(true) // what is still buffered goes out when the handler is done
 				return nil
 			}
 			return err
 		}
+	}
+}
+
+// patience bounds, on HTTP/2, how long a write may wait for a client that does not open
+// its window: the connection below is not blocked by that, so wire does not see it. The
+// function is called before and after each write.
+func (g *Gateway) patience(w http.ResponseWriter, r *http.Request) func(writing bool) {
+	idle := time.Duration(g.writeIdle.Load())
+	if r.ProtoMajor < 2 || idle <= 0 {
+		return func(bool) {}
+	}
+	rc := http.NewResponseController(w)
+	return func(writing bool) {
+		var until time.Time // none: between two events a stream may be silent
+		if writing {
+			until = time.Now().Add(idle)
+		}
+		rc.SetWriteDeadline(until) //nolint:errcheck // the server's own writers have deadlines.
 	}
 }
 

@@ -123,6 +123,7 @@ func (g *Gateway) end(st *state, x *exchange, w http.ResponseWriter, r *http.Req
 		statsOf(st, x).count(d.Reason, guard.Enforce)
 		panic(http.ErrAbortHandler)
 	}
+	g.patience(w, r)(true)
 	guard.Refuse(w, d.Reason, g.obs.record(st, x, r, d, guard.Enforce))
 }
 
@@ -140,7 +141,8 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	rec := Record{
 		ID: newID(), Time: time.Now().UTC(), Route: stats.route, Step: d.Reason.Step().String(), Code: d.Reason.String(), Mode: m.String(),
 		Method: bound(r, r.Method), Host: bound(r, r.Host), Path: bound(r, r.URL.Path),
-		Where: d.Evidence.Where, Got: bound(r, d.Evidence.Got), Want: d.Evidence.Want,
+		Where: d.Evidence.Where, Want: d.Evidence.Want,
+		Got: strings.Clone(bound(r, d.Evidence.Got)), // it may be a part of a long line
 	}
 	if x.client.IsValid() {
 		rec.Client = x.client.String()
@@ -159,15 +161,28 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	return rec.ID
 }
 
-// logRecord logs where to look, not what came: the record has that.
-func (o *observer) logRecord(rec *Record) {
-	second := rec.Time.Unix()
+// mayLog holds the lines that clients cause to logPerSecond, and says what was left out.
+func (o *observer) mayLog(now time.Time) bool {
+	second := now.Unix()
 	if last := o.logSecond.Load(); last != second && o.logSecond.CompareAndSwap(last, second) {
 		if left := o.logged.Swap(0) - logPerSecond; left > 0 {
-			o.log.Warn("decisions not logged", slog.Int64("count", left))
+			o.log.Warn("events not logged", slog.Int64("count", left))
 		}
 	}
-	if o.logged.Add(1) > logPerSecond {
+	return o.logged.Add(1) <= logPerSecond
+}
+
+// Write takes what net/http's server has to say, which clients can cause too.
+func (o *observer) Write(p []byte) (int, error) {
+	if o.mayLog(time.Now()) {
+		o.log.Warn("server", slog.String("message", strings.TrimSpace(string(p))))
+	}
+	return len(p), nil
+}
+
+// logRecord logs where to look, not what came: the record has that.
+func (o *observer) logRecord(rec *Record) {
+	if !o.mayLog(rec.Time) {
 		return
 	}
 	attrs := []slog.Attr{

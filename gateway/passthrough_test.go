@@ -802,3 +802,70 @@ func TestConnectionEndsWithAnAnswerThatLeavesABodyUnread(t *testing.T) {
 		t.Errorf("net/http panicked:\n%s", text)
 	}
 }
+
+// A client that opens no HTTP/2 window blocks no connection, only its streams.
+func TestHTTP2ClientThatTakesNothingIsCut(t *testing.T) {
+	gone := make(chan struct{}, 1)
+	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(w, io.LimitReader(zeros{}, 64<<20))
+		gone <- struct{}{}
+	})
+	s := start(t, configFor(t, b.URL, plain), func(c *gateway.ServerConfig) { c.WriteIdle = 200 * time.Millisecond })
+	res := do(t, client(t, s, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }), "GET", "/", nil)
+	select { // nobody reads res.Body
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("the upstream is still held")
+	}
+	res.Body.Close()
+}
+
+func TestHTTP2StreamMayBeSilentForLongerThanAWriteMayTake(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for range 3 {
+			io.WriteString(w, "data: x\n\n")
+			w.(http.Flusher).Flush()
+			time.Sleep(300 * time.Millisecond)
+		}
+	})
+	s := start(t, configFor(t, b.URL, plain), func(c *gateway.ServerConfig) { c.WriteIdle = 100 * time.Millisecond })
+	res := do(t, client(t, s, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }), "GET", "/", nil)
+	if got := read(t, res); got != strings.Repeat("data: x\n\n", 3) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestUpstreamCORSInInterimResponsesAndTrailersEndsHere(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</a>")
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Trailer", "Access-Control-Allow-Origin, Set-Cookie, Sum")
+		io.WriteString(w, "x")
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Set-Cookie", "a=b")
+		w.Header().Set("Sum", "1")
+	})
+	s := start(t, configFor(t, b.URL, plain))
+	var hint textproto.MIMEHeader
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(_ int, h textproto.MIMEHeader) error { hint = h; return nil },
+	}), "GET", "http://api.example.com/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", app)
+	res, err := client(t, s).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(t, res)
+	res.Body.Close()
+	if got := hint.Get("Access-Control-Allow-Origin"); got == "*" || hint.Get("Link") == "" {
+		t.Errorf("103: %v", hint)
+	}
+	if res.Trailer.Get("Sum") != "1" || res.Trailer.Get("Access-Control-Allow-Origin") != "" || res.Trailer.Get("Set-Cookie") != "" {
+		t.Errorf("trailers: %v", res.Trailer)
+	}
+}

@@ -3,6 +3,8 @@ package gateway
 import (
 	"net/http"
 	"net/netip"
+	"net/url"
+	"path"
 	"strings"
 	"sync/atomic"
 
@@ -19,7 +21,9 @@ type Gateway struct {
 	state atomic.Pointer[state]
 	obs   *observer
 	swap  chan struct{} // held while a configuration is exchanged
-	drain atomic.Bool
+	// writeIdle is how long a client may not take a byte, in ns; it is known when serving.
+	writeIdle atomic.Int64
+	drain     atomic.Bool
 }
 
 // exchange is one request on its way through the gate.
@@ -80,9 +84,11 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 			return d
 		}
 	}
-	// A preflight that CORS has not answered is the upstream's to answer.
-	if mode := rt.modes[guard.Bounds]; mode != guard.Off && !preflight {
+	if mode := rt.modes[guard.Bounds]; mode != guard.Off {
 		d = rt.bounds.Decide(r)
+		if preflight && d.Reason == guard.MethodNotAllowed {
+			d = guard.Decision{} // what CORS has not answered is the upstream's to answer
+		}
 		if mode == guard.Enforce {
 			rt.bounds.SetHeaders(h, d)
 		}
@@ -137,12 +143,15 @@ func refusedByWire(r *http.Request) guard.Decision {
 // host lets only those requests pass that are meant for a public origin. Behind a
 // trusted proxy its word on the client's Host counts, and is put in Host's place.
 func (s *state) host(x *exchange, r *http.Request) guard.Decision {
-	scheme, host := s.clientAddr.Forwarded(r)
-	if host != "" {
+	if host := s.clientAddr.ForwardedHost(r); host != "" {
 		r.Host = host
 	}
 	r.Host = strings.ToLower(r.Host) // as patterns and public origins are spelt
-	x.secure = scheme == "https" || scheme == "" && r.TLS != nil
+	// Where TLS ends in front of us the connection says http. The public origin knows.
+	var told bool
+	if x.secure, told = s.public.Secure(r.Host); !told {
+		x.secure = r.TLS != nil
+	}
 	if !s.public.Serves(r.Host) {
 		return guard.Denial(guard.HostNotAllowed, "Host", r.Host, "the host of a public origin")
 	}
@@ -157,8 +166,69 @@ func (s *state) route(x *exchange, r *http.Request) guard.Decision {
 		return guard.Denial(guard.RouteNotFound, "route", r.Method+" "+r.URL.Path, "a declared route")
 	} else if x.route = rt; fault == pathEncodedSlash && !rt.encodedSlash {
 		return guard.Denial(guard.PathAmbiguous, "path", r.URL.EscapedPath(), "no encoded slash or backslash")
+	} else if s.only == nil && s.respelt(r, rt) {
+		return guard.Denial(guard.PathAmbiguous, "path", r.URL.Path, "the spelling of the route that it would be in another one")
+	}
+	// These two would have the upstream tell what moat has added to the request, or open
+	// a tunnel: no mode lets them through.
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+		return guard.Denial(guard.MethodNotAllowed, "method", r.Method, "any other method")
 	}
 	return guard.Decision{}
+}
+
+// respelt reports whether an upstream that is less exact about paths than ServeMux could
+// take r's for one of another route: without regard to case, to parameters behind a
+// semicolon, to dots and blanks at the end of a segment, or to a slash at the end.
+func (s *state) respelt(r *http.Request, rt *route) bool {
+	p := r.URL.Path
+	folded := foldPath(p)
+	if folded != p {
+		if other := s.lookupFolded(r, folded); other != nil && other != rt {
+			return true
+		}
+	}
+	// Where a slash at the end is the route's own spelling, it says what it means.
+	if trimmed := strings.TrimRight(folded, "/"); trimmed != folded && strings.Count(p, "/") > rt.slashes {
+		other := s.lookupFolded(r, trimmed)
+		return other != nil && other != rt
+	}
+	return false
+}
+
+func (s *state) lookupFolded(r *http.Request, path string) *route {
+	h, _ := s.folded.Handler(&http.Request{Method: wantedMethod(r), Host: r.Host, URL: &url.URL{Path: path}})
+	rt, _ := h.(*route)
+	return rt
+}
+
+// foldPath is how a lenient server could read a path. It is p itself if p is plain.
+func foldPath(p string) string {
+	if p == strings.ToLower(p) && !strings.ContainsAny(p, "; ") && !strings.Contains(p, "./") && !strings.HasSuffix(p, ".") {
+		return p
+	}
+	segments := strings.Split(strings.ToLower(p), "/")
+	for i, seg := range segments {
+		seg, _, _ = strings.Cut(seg, ";")
+		segments[i] = strings.TrimRight(seg, ". ")
+	}
+	return path.Clean("/"+strings.Join(segments, "/")) + trailingSlash(p)
+}
+
+func trailingSlash(p string) string {
+	if len(p) > 1 && strings.HasSuffix(p, "/") {
+		return "/"
+	}
+	return ""
+}
+
+// wantedMethod is the method that a request is about: a preflight's is the one that it
+// asks for.
+func wantedMethod(r *http.Request) string {
+	if cors.IsPreflight(r) {
+		return r.Header["Access-Control-Request-Method"][0]
+	}
+	return r.Method
 }
 
 func (s *state) lookup(r *http.Request) *route {
@@ -166,9 +236,7 @@ func (s *state) lookup(r *http.Request) *route {
 		return s.only
 	}
 	method := r.Method
-	if cors.IsPreflight(r) {
-		r.Method = r.Header["Access-Control-Request-Method"][0]
-	}
+	r.Method = wantedMethod(r)
 	h, _ := s.mux.Handler(r)
 	r.Method = method
 	rt, _ := h.(*route) // anything else is ServeMux's own answer: no such path or method
@@ -207,6 +275,12 @@ func ambiguous(r *http.Request) pathFault {
 	p := r.URL.Path
 	if p == "" || p[0] != '/' {
 		return pathAmbiguous
+	}
+	// HTTP/2 lets blanks stand in a target, which the upstream's request line cannot.
+	for i := range len(r.URL.RawQuery) {
+		if c := r.URL.RawQuery[i]; c <= ' ' || c == 0x7f {
+			return pathAmbiguous
+		}
 	}
 	slash := r.URL.RawPath != "" && encodesSlash(r.URL.RawPath)
 	for i := range len(p) {

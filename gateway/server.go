@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -56,7 +57,8 @@ type Addresses struct {
 // all listeners are open. The error says why it could not serve, or that Grace was
 // over before everything had finished.
 func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addresses)) error {
-	errorLog := slog.NewLogLogger(g.obs.log.Handler(), slog.LevelWarn)
+	errorLog := log.New(g.obs, "", 0)
+	g.writeIdle.Store(int64(c.WriteIdle))
 	var (
 		lc        net.ListenConfig
 		addrs     Addresses
@@ -101,7 +103,7 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 			// "OPTIONS *" is no exception to deny by default.
 			DisableGeneralOptionsHandler: true,
 			Protocols:                    protocols(cfg.TLS == nil),
-			HTTP2:                        &http.HTTP2Config{WriteByteTimeout: c.WriteIdle},
+			HTTP2:                        &http.HTTP2Config{WriteByteTimeout: c.WriteIdle, SendPingTimeout: c.Idle},
 		})
 	}
 	if c.Admin != "" {

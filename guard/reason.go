@@ -201,7 +201,7 @@ var reasons = [numReasons]reason{
 	},
 	CrossSiteEmbed: {
 		"cross-site-embed", CrossSite, http.StatusForbidden, "Another site may not embed this",
-		"A page of another site asked for this without CORS, as an image, a script, a stylesheet or a no-cors fetch does.",
+		"A page of another site asked for this without CORS, as an image, a script, a stylesheet, a frame or a no-cors fetch does.",
 		"If others may embed what the route serves, write embed: allow on it.",
 	},
 	CrossSiteWebSocket: {

@@ -221,10 +221,20 @@ func checkSuffix(entry string, o Origin, opt OriginSetOptions) *PatternError {
 	if o.host == "localhost" || strings.HasSuffix(o.host, ".localhost") || opt.DangerouslyAllowPublicSuffix {
 		return nil
 	}
-	if ps, _ := publicsuffix.PublicSuffix(o.host); ps == o.host {
-		return &PatternError{Value: entry, Reason: fmt.Sprintf("covers the public suffix %s, below which anybody can have a page; list registrable domains", ps), PublicSuffix: true}
+	// A suffix may also be all that is below the base: *.compute.amazonaws.com.
+	suffix, _ := publicsuffix.PublicSuffix(o.host)
+	below, _ := publicsuffix.PublicSuffix("x." + o.host)
+	if suffix == o.host || below == "x."+o.host || slices.Contains(abovePublicSuffixes, o.host) {
+		return &PatternError{Value: entry, Reason: fmt.Sprintf("covers the public suffix %s, below which anybody can have a page; list registrable domains", o.host), PublicSuffix: true}
 	}
 	return nil
+}
+
+// abovePublicSuffixes are domains of clouds that are no public suffixes themselves but
+// have some below them, which the list cannot be asked for.
+var abovePublicSuffixes = []string{
+	"amazonaws.com", "amazonaws.com.cn", "aws.dev", "windows.net", "azure.com", "azure.net", "googleapis.com", "oraclecloud.com",
+	"myqcloud.com", "aliyuncs.com", "cloudflare.net", "fastly.net", "akamaized.net", "digitalocean.com", "linode.com", "vultr.com", "scw.cloud", "ovh.net",
 }
 
 // Any reports whether the set is "*".

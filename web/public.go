@@ -50,6 +50,16 @@ func (p *PublicOrigins) lookup(host string) []publicOrigin {
 // Serves reports whether host, a Host header, names one of the public origins.
 func (p *PublicOrigins) Serves(host string) bool { return p.lookup(host) != nil }
 
+// Secure reports whether clients reach host, a Host header, by https only. It is false
+// if they can reach it by http too, and told is false if nothing is known.
+func (p *PublicOrigins) Secure(host string) (secure, told bool) {
+	secure, plain := false, false
+	for _, o := range p.lookup(host) {
+		secure, plain = secure || o.origin.scheme == "https", plain || o.origin.scheme == "http"
+	}
+	return secure, secure != plain
+}
+
 // SameOrigin reports whether origin, an Origin header, is a public origin of that
 // very host. A page on one public origin is not same-origin with another, and Host
 // alone never decides: the pair must have been configured.

@@ -42,10 +42,16 @@ func run(args []string) int {
 	}
 	report(err)
 	var usage usageError
-	if errors.As(err, &usage) || isCobraUsage(err) {
+	if errors.As(err, &usage) || isCobraUsage(err) || faultyFlags(err) {
 		return 2
 	}
 	return 1
+}
+
+// faultyFlags recognizes faults of what stands on the command line in place of a file.
+func faultyFlags(err error) bool {
+	faults, ok := errors.AsType[config.Faults](err)
+	return ok && len(faults) > 0 && faults[0].File == ""
 }
 
 // usageError is a wrong command line.

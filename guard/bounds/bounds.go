@@ -72,15 +72,15 @@ func overrides(name string) bool {
 // Decide judges a request by its head. It changes nothing and does not allocate when
 // it allows.
 func (g *Guard) Decide(r *http.Request) guard.Decision {
-	if _, ok := g.methods[r.Method]; !ok {
-		return guard.Denial(guard.MethodNotAllowed, "method", r.Method, g.allow[0])
-	}
 	if !g.p.AllowMethodOverride {
 		for name := range r.Header {
 			if overrides(name) {
 				return guard.Denial(guard.MethodOverride, name, r.Header[name][0], "the method itself")
 			}
 		}
+	}
+	if _, ok := g.methods[r.Method]; !ok {
+		return guard.Denial(guard.MethodNotAllowed, "method", r.Method, g.allow[0])
 	}
 	if g.p.BodyBytes >= 0 && r.ContentLength > g.p.BodyBytes {
 		return guard.Denial(guard.BodyTooLarge, "Content-Length", strconv.FormatInt(r.ContentLength, 10), "at most "+strconv.FormatInt(g.p.BodyBytes, 10))

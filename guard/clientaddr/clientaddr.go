@@ -33,6 +33,9 @@ type Trust struct {
 	Proxies []netip.Prefix
 	// Header is where they append the address of their peer.
 	Header Header
+	// Host says that with XForwardedFor they also set X-Forwarded-Host, each time: one
+	// that does not passes on what the client wrote there.
+	Host bool
 }
 
 // Guard is a compiled Trust: immutable, and safe for concurrent use. The zero Guard
@@ -40,12 +43,13 @@ type Trust struct {
 type Guard struct {
 	proxies []netip.Prefix
 	header  Header
+	host    bool
 }
 
 // New compiles a Trust. It refuses a range that holds every address: whoever connects
 // could then say who he is.
 func New(t Trust) (*Guard, error) {
-	g := &Guard{header: t.Header}
+	g := &Guard{header: t.Header, host: t.Host}
 	for _, p := range t.Proxies {
 		if !p.IsValid() {
 			return nil, fmt.Errorf("%v: not a prefix", p)
@@ -137,27 +141,27 @@ func (g *Guard) parse(item string) (netip.Addr, bool) {
 	return ParseNode(item)
 }
 
-// Forwarded returns the scheme and the Host that the client used, as the nearest proxy
-// tells them in X-Forwarded-Proto and X-Forwarded-Host, or in Forwarded; or "" where it
-// tells none, or is not trusted. The values are believed as that proxy's word only:
-// compare the host with the public origins.
-func (g *Guard) Forwarded(r *http.Request) (scheme, host string) {
+// ForwardedHost returns the Host that the client used, as the nearest proxy tells it, or
+// "" if it tells none or is not trusted with it. The value is that proxy's word only:
+// compare it with the public origins.
+func (g *Guard) ForwardedHost(r *http.Request) string {
 	if len(g.proxies) == 0 || !g.Trusts(Peer(r)) {
-		return "", ""
+		return ""
 	}
-	if g.header == Forwarded {
-		if lines := r.Header[string(Forwarded)]; len(lines) > 0 {
-			_, element := cutLast(lines[len(lines)-1], true)
-			scheme, _ = parameter(element, "proto")
-			host, _ = parameter(element, "host")
+	if g.header == XForwardedFor {
+		if !g.host {
+			return ""
 		}
-	} else {
-		scheme, host = lastOf(r.Header["X-Forwarded-Proto"]), lastOf(r.Header["X-Forwarded-Host"])
+		return lastOf(r.Header["X-Forwarded-Host"])
 	}
-	if scheme != "http" && scheme != "https" {
-		scheme = ""
+	lines := r.Header[string(Forwarded)]
+	if len(lines) == 0 {
+		return ""
 	}
-	return scheme, host
+	// The last element is the proxy's own, as a whole.
+	_, element := cutLast(lines[len(lines)-1], true)
+	host, _ := parameter(element, "host")
+	return host
 }
 
 // lastOf is the last element of a list: what the nearest proxy said.

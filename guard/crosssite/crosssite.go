@@ -31,8 +31,8 @@ type Policy struct {
 	// AllowSameSite treats pages of the same site (sibling subdomains, other ports) as
 	// no strangers.
 	AllowSameSite bool
-	// AllowEmbed lets other sites load this without CORS, as images, scripts, styles
-	// or no-cors fetches do, where the method is safe and there are no side effects.
+	// AllowEmbed lets other sites load this without CORS, as images, scripts, styles,
+	// frames or no-cors fetches do, where the method is safe and there are no side effects.
 	AllowEmbed bool
 	// AllowBrowserless lets requests pass that have neither Origin nor Sec-Fetch-Site,
 	// as curl, webhooks and mobile apps send them.
@@ -85,18 +85,30 @@ func (g *Guard) Decide(r *http.Request) guard.Decision {
 // the cors guard lets it; here the rest is judged, what is loaded without CORS.
 func (g *Guard) read(r *http.Request, site string) guard.Decision {
 	mode := r.Header.Get("Sec-Fetch-Mode")
+	dest := r.Header.Get("Sec-Fetch-Dest")
 	switch {
-	case site != "cross-site", mode != "no-cors", g.p.AllowEmbed:
+	case site != "cross-site", g.p.AllowEmbed, mode != "no-cors" && !frames(dest):
 		return guard.Decision{}
 	}
-	return guard.Denial(guard.CrossSiteEmbed, "Sec-Fetch-Dest", r.Header.Get("Sec-Fetch-Dest"), "a request with CORS, or a navigation")
+	return guard.Denial(guard.CrossSiteEmbed, "Sec-Fetch-Dest", dest, "a request with CORS, or a navigation of the whole window")
+}
+
+// frames reports whether the answer would stand inside another page. These are
+// navigations in the eyes of Fetch Metadata.
+func frames(dest string) bool {
+	switch dest {
+	case "object", "embed", "iframe", "frame", "fencedframe":
+		return true
+	}
+	return false
 }
 
 // act judges a request that changes state.
 func (g *Guard) act(r *http.Request, origin, site string, socket bool) guard.Decision {
 	switch {
-	case site == "same-origin", site == "none" && origin == "":
-		// none: the user did it, by typing the URL or from a bookmark.
+	case site == "same-origin", site == "none" && origin == "" && !safe(r.Method):
+		// none: the user did it. A GET proves less: a typed URL or a link in a mail may have
+		// been redirected here by a stranger, and none stays none.
 		return guard.Decision{}
 	case site == "" && origin != "" && g.p.Public.SameOrigin(origin, r.Host):
 		// Old browsers, and WebSocket handshakes, come without Sec-Fetch-Site.

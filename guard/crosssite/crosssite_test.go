@@ -74,13 +74,17 @@ func TestDecide(t *testing.T) {
 		{"CORS GET of a stranger is the cors guard's", nil, "GET", fetch("cross-site", stranger), guard.OK},
 		{"image on a stranger's page", nil, "GET", image("cross-site"), guard.CrossSiteEmbed},
 		{"no-cors fetch of a stranger", nil, "GET", browser{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "empty"}, guard.CrossSiteEmbed},
+		{"frame on a stranger's page", nil, "GET", browser{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, guard.CrossSiteEmbed},
+		{"object on a stranger's page", nil, "GET", browser{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "object"}, guard.CrossSiteEmbed},
+		{"frame on a sibling's page", nil, "GET", browser{"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, guard.OK},
 		{"image where embedding is allowed", func(p *policy) { p.AllowEmbed = true }, "GET", image("cross-site"), guard.OK},
 		{"image on a sibling's page", nil, "GET", image("same-site"), guard.OK},
 
 		// The GET that deletes.
 		{"image to side effects", func(p *policy) { p.SideEffects, p.AllowEmbed = true, true }, "GET", image("cross-site"), guard.CrossSiteRequest},
 		{"link to side effects", func(p *policy) { p.SideEffects = true }, "GET", link("cross-site"), guard.CrossSiteRequest},
-		{"typed URL to side effects", func(p *policy) { p.SideEffects = true }, "GET", link("none"), guard.OK},
+		{"typed URL to side effects, or one that a stranger redirected", func(p *policy) { p.SideEffects = true }, "GET", link("none"), guard.CrossSiteRequest},
+		{"the user's own POST, sent again", nil, "POST", link("none"), guard.OK},
 		{"own page to side effects", func(p *policy) { p.SideEffects = true }, "GET", link("same-origin"), guard.OK},
 		{"prefetch to side effects", func(p *policy) { p.SideEffects = true }, "GET", browser{"Sec-Fetch-Site": "same-origin", "Sec-Purpose": "prefetch;prerender"}, guard.CrossSitePrefetch},
 		{"prefetch that only reads", nil, "GET", browser{"Sec-Fetch-Site": "same-origin", "Sec-Purpose": "prefetch"}, guard.OK},
@@ -182,7 +186,7 @@ func FuzzDecide(f *testing.F) {
 		if g.Decide(r).Denied() {
 			return
 		}
-		if site == "same-origin" || site == "none" && origin == "" || origin == self || origin == app {
+		if site == "same-origin" || site == "none" && origin == "" && method != "GET" && method != "HEAD" && method != "OPTIONS" || origin == self || origin == app {
 			return
 		}
 		t.Fatalf("%s from %q, Sec-Fetch-Site %q passes", method, origin, site)

@@ -4,7 +4,7 @@
 //
 // It protects upstreams that take X-Forwarded-For, X-Real-IP or an identity header at
 // its word. Many servers map "X-Real-IP", "x_real_ip" and "X.Real.IP" to one variable,
-// so names are compared with case, "-", "_" and "." folded together.
+// so names are compared by their letters and digits only.
 //
 // It does not protect an upstream that can be reached without passing moat.
 package scrub
@@ -36,7 +36,8 @@ var defaults = []string{
 	"x-jwt-claim*", "x-jwt-payload", "x-token-claim*", "x-token-subject", "x-consumer-*", "x-credential-*",
 	"x-anonymous-consumer", "x-identity", "x-identity-*", "x-principal", "x-principal-*", "x-subject",
 	"x-goog-authenticated-*", "x-goog-iap-*", "x-ms-client-principal*", "x-ms-token-*", "x-amzn-oidc-*", "x-amzn-mtls-*",
-	"x-client-cert*", "x-ssl-*", "ssl-client-*", "x-pomerium-*", "x-vouch-*", "tailscale-user-*", "moat-*", "x-moat-*",
+	"x-client-cert*", "x-client-verify", "x-client-dn", "client-cert", "client-cert-chain", "x-ssl-*", "ssl-client-*", "x-pomerium-*", "x-vouch-*", "tailscale-user-*",
+	"cf-access-*", "oidc-*", "iv-*", "sm-*", "impersonate-*", "teleport-*", "x-replit-user-*", "moat-*", "x-moat-*",
 }
 
 // hopByHop are the headers that belong to one connection (RFC 9110 section 7.6.1), in
@@ -63,12 +64,12 @@ func New(extra, pass []string) *Guard {
 		g.passed[web.FoldName(n)] = struct{}{}
 	}
 	for _, n := range slices.Concat(defaults, extra) {
-		n = web.FoldName(n)
-		if n == "" {
+		n, prefix := strings.CutSuffix(n, "*")
+		if n = web.FoldName(n); n == "" {
 			continue
 		}
-		if p, ok := strings.CutSuffix(n, "*"); ok {
-			g.prefixes = append(g.prefixes, p)
+		if prefix {
+			g.prefixes = append(g.prefixes, n)
 		} else {
 			g.forged[n] = struct{}{}
 		}
@@ -165,6 +166,12 @@ func HopByHop(h http.Header) (upgrade string) {
 		delete(h, name)
 	}
 	return upgrade
+}
+
+// Trailer reports whether a client may send a trailer of that name, in canonical form: one
+// that neither poses as moat nor as a header that has been checked (RFC 9110 section 6.5.1).
+func (g *Guard) Trailer(name string) bool {
+	return !g.Forged(name) && !keep[name] && !slices.Contains(hopByHop, name) && name != "Upgrade"
 }
 
 // keep are the headers that Connection must not make vanish.

@@ -21,7 +21,7 @@ func TestForged(t *testing.T) {
 		"Forwarded", "FORWARDED", "X-Real-Ip", "X_Real_IP", "X.Real.IP", "X-Authenticated-User", "X.Authenticated.User", "X_authenticated-user",
 		"Remote-User", "REMOTE_USER", "X-Original-Url", "X-Rewrite-Url", "X-Auth-Request-Email", "Cf-Connecting-Ip", "True-Client-Ip",
 		"X-Goog-Iap-Jwt-Assertion", "X-Amzn-Oidc-Identity", "X-Ms-Client-Principal-Id", "X-Client-Cert-Chain", "Ssl-Client-Verify", "Proxy", "Moat-Anything",
-		"X-Gate-Proof", "x_gate_proof", "X-Mine-Too",
+		"X-Gate-Proof", "x_gate_proof", "x-gate~proof", "X-Mine-Too", "X~Real~Ip", "x!forwarded!for", "Client-Cert", "Cf-Access-Jwt-Assertion",
 	} {
 		if !g.Forged(n) {
 			t.Errorf("a client may send %s", n)
