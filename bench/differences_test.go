@@ -478,12 +478,13 @@ func crossSiteReference(c *testCase) verdict {
 	case origin == "" && site == "":
 		pass = p.AllowBrowserless
 	case c.safe() && !c.socket() && !p.SideEffects:
-		pass = site != "cross-site" || c.first("Sec-Fetch-Mode") != "no-cors" || p.AllowEmbed
+		pass = site != "cross-site" || p.AllowEmbed || c.first("Sec-Fetch-Mode") != "no-cors" &&
+			!slices.Contains([]string{"object", "embed", "iframe", "frame", "fencedframe"}, c.first("Sec-Fetch-Dest"))
 	case p.SideEffects && strings.HasPrefix(c.first("Sec-Purpose"), "prefetch"):
 		pass = false
 	default:
 		sameSite := origin != "null" && (site == "same-site" || site == "" && c.sameSite())
-		pass = site == "same-origin" || site == "none" && origin == "" || site == "" && c.sameOrigin() || naiveLists(p.Origins, origin) || p.AllowSameSite && sameSite
+		pass = site == "same-origin" || site == "none" && origin == "" && !c.safe() || site == "" && c.sameOrigin() || naiveLists(p.Origins, origin) || p.AllowSameSite && sameSite
 	}
 	if pass {
 		return verdict{ran: 1}

@@ -352,9 +352,10 @@ var scenarios = []scenario{
 		moat: outcome{arrived: "GET", runs: 1, saw: "basic 200 delete", cookies: "everywhere session"},
 	},
 	{
-		name: "a URL that is typed, and deletes", kind: use, page: stranger, types: "/delete", leaves: true,
+		// A stranger's page may have redirected it: Sec-Fetch-Site stays none.
+		name: "a URL that is typed, and deletes", kind: attack, page: stranger, types: "/delete", leaves: true,
 		bare: outcome{arrived: "GET", runs: 1, saw: "document 200 delete", cookies: "everywhere session"},
-		moat: outcome{arrived: "GET", runs: 1, saw: "document 200 delete", cookies: "everywhere session"},
+		moat: outcome{saw: "document 403 cross-site-request", code: "cross-site-request"},
 	},
 	{
 		name: "a stranger's link to a page", kind: use, page: stranger,
