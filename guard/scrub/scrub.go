@@ -63,8 +63,8 @@ func New(extra, pass []string) *Guard {
 	for _, n := range pass {
 		g.passed[web.FoldName(n)] = struct{}{}
 	}
-	for _, n := range slices.Concat(defaults, extra) {
-		n, prefix := strings.CutSuffix(n, "*")
+	for _, name := range slices.Concat(defaults, extra) {
+		n, prefix := strings.CutSuffix(name, "*")
 		if n = web.FoldName(n); n == "" {
 			continue
 		}
