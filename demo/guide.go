@@ -27,13 +27,16 @@ func (d *Demo) Guide(w io.Writer) error {
 	line("moves all the same. Through moat nothing moves. On the friendly page both work.")
 	line("")
 	line("No CORS binds curl. The bare backend serves anybody; moat answers:")
-	data := "/api/data"
+	data, why := "/api/data", "go run ./cmd/moat why <id>"
+	if admin := d.addresses.Admin; admin != "" && admin != "127.0.0.1:9090" {
+		why += " --admin " + admin
+	}
 	curls := []struct{ command, says string }{
 		{"curl " + o.Backend + data, "served, and so is all else here"},
 		{"curl " + o.Gate + data, "refused: this is no browser"},
 		{"curl -H 'Origin: " + o.Stranger + "' " + o.Gate + data, "refused: an origin that is not listed"},
 		{"curl -H 'Origin: " + o.Friendly + "' " + o.Gate + data, "served: a forged Origin is believed"},
-		{"moat why <id>", "why, by the id in a refusal"},
+		{why, "why, by the id in a refusal"},
 	}
 	width := 0
 	for _, c := range curls {
