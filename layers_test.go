@@ -12,6 +12,9 @@ import (
 // everything below it.
 var layers = [][]string{
 	{"web"},
+	{"browser"},
+	{"explain"},
+	{"explain/"},
 	{"guard"},
 	{"guard/", "wire"},
 	{"gateway"},
@@ -25,6 +28,8 @@ var layers = [][]string{
 // metrics, no store.
 var forbidden = map[string][]string{
 	"web":     {"go.yaml.in/", "github.com/prometheus/", "github.com/spf13/"},
+	"browser": {"net/http", "go.yaml.in/", "github.com/prometheus/", "github.com/spf13/"},
+	"explain": {"go.yaml.in/", "github.com/prometheus/", "github.com/spf13/"},
 	"guard":   {"go.yaml.in/", "github.com/prometheus/", "github.com/spf13/"},
 	"wire":    {"go.yaml.in/", "github.com/prometheus/", "github.com/spf13/"},
 	"gateway": {"go.yaml.in/", "github.com/spf13/"},

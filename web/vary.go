@@ -1,14 +1,13 @@
 package web
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 )
 
 // AddVary makes sure that Vary names field. What is there already stays: another
 // part of the answer depends on it (RFC 9110 section 12.5.5). A "*" covers all.
-func AddVary(h http.Header, field string) {
+func AddVary(h map[string][]string, field string) {
 	old := h["Vary"]
 	for _, line := range old {
 		if line == field || ListContains(line, field) || ListContains(line, "*") {
