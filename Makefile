@@ -33,7 +33,7 @@ fmt: ## format the code and tidy the modules
 	@set -e; for m in $(MODULES); do echo "go -C $$m mod tidy"; go -C $$m mod tidy; done
 
 docs: ## write the generated pages and files anew
-	go test ./guard ./config -run Generated -update
+	go test ./guard ./config ./browser -run Generated -update
 
 fuzz: ## fuzz every target for FUZZTIME (10s)
 	@FUZZTIME=$(FUZZTIME) sh scripts/fuzz.sh

@@ -13,6 +13,7 @@ import (
 var layers = [][]string{
 	{"web"},
 	{"browser"},
+	{"browser/"},
 	{"explain"},
 	{"explain/"},
 	{"guard"},
@@ -22,6 +23,7 @@ var layers = [][]string{
 	{"demo"},
 	{"cmd/moat"},
 	{"e2e"},
+	{"e2e/"},
 }
 
 // forbidden keeps what belongs to the edges out of the core: guards know no YAML, no

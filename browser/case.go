@@ -1,7 +1,5 @@
 package browser
 
-import "time"
-
 // Case is a situation and what is expected of it: what vectors/ holds, what a shared link
 // carries and what the comparison with real browsers generates.
 type Case struct {
@@ -68,9 +66,4 @@ func (c *Case) Serve(m Message) Answer {
 		}
 	}
 	return Answer{Status: 404}
-}
-
-// Run plays the case.
-func (c *Case) Run(now time.Time) ([]Trace, error) {
-	panic("not yet")
 }

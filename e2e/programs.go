@@ -18,4 +18,6 @@ var Programs = []Program{
 	{Name: "node", FoundAs: []string{"node"}},
 	{Name: "npm", FoundAs: []string{"npm"}},
 	{Name: "curl", FoundAs: []string{"curl"}},
+	{Name: "nginx", FoundAs: []string{"nginx"}},
+	{Name: "caddy", FoundAs: []string{"caddy"}},
 }

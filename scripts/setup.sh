@@ -19,6 +19,8 @@ chromium   e2e        chromium,chromium-browser,google-chrome,google-chrome-stab
 node       e2e        node                                                          nodejs         nodejs    nodejs        nodejs    node
 npm        e2e        npm                                                           npm            npm       npm           npm       node
 curl       e2e        curl                                                          curl           curl      curl          curl      curl
+nginx      e2e        nginx                                                         nginx          nginx     nginx         nginx     nginx
+caddy      e2e        caddy                                                         caddy          caddy     caddy         caddy     caddy
 gcc        race       gcc                                                           gcc,libc6-dev  gcc       gcc,musl-dev  gcc       -
 '
 oldest_node=18
@@ -164,7 +166,12 @@ install() {
 verify() {
 	path=$(locate "$3") || die "$1 is still missing after the installation" \
 		"is its directory in PATH? it may be called: $3"
-	version=$("$path" --version) || die "$path is there, but $path --version failed"
+	how=--version to=2
+	case $1 in
+	nginx) how=-v to=1 ;; # it says so on stderr
+	caddy) how=version ;;
+	esac
+	version=$("$path" "$how" 2>&"$to") || die "$path is there, but $path $how failed"
 	usable "$1" "$path" || die "$path is $version; the tests need $oldest_node or later" \
 		"install a current Node.js and put it first in PATH"
 	first=${version%%

@@ -1,0 +1,680 @@
+package browser
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mainFetch is what is checked before anything leaves
+// (https://fetch.spec.whatwg.org/#concept-main-fetch).
+func (l *load) mainFetch() bool {
+	if !trustworthy(l.urls[0].origin) { // which redirects are not asked
+		l.urls[0] = l.upgraded(l.urls[0])
+	}
+	u := l.url()
+	if d := cspBlocks(l.page.CSP, l.req.API, l.from, u, false); d != "" {
+		l.fail("Content Security Policy", linkCSP, "the page's own policy, %q, does not allow %s", d, u)
+		return l.blocked("csp", "")
+	}
+	// The standard asks this last, which makes no difference but to the name of the failure.
+	if !l.enter() || !l.mixedContent() {
+		return false
+	}
+	u = l.url()
+	if badPorts[u.url.Port()] {
+		l.fail("port blocking", linkBadPort, "port %s is on the list of ports that browsers never talk HTTP to", u.url.Port())
+		return l.netError("net::ERR_UNSAFE_PORT")
+	}
+	return true
+}
+
+// enter decides how the request to the current URL is made: in the clear, or under CORS.
+func (l *load) enter() bool {
+	u := l.url()
+	switch l.mode {
+	case "navigate", "websocket":
+		return true
+	case "same-origin":
+		if !l.sameOriginAs(u) || l.tainted {
+			l.fail("main fetch", linkMainFetch, "the mode is same-origin and %s is not the page's origin", u.origin)
+			if len(l.urls) > 1 {
+				return l.blocked("origin", "")
+			}
+			return l.corsFailed(corsFault{DisallowedByMode, ""})
+		}
+		return true
+	case "no-cors":
+		if l.redirect != "follow" && !l.sameOriginAs(u) {
+			l.fail("main fetch", linkMainFetch, "mode no-cors must follow redirects")
+			return l.corsFailed(corsFault{NoCorsRedirectModeNotFollow, ""})
+		}
+		l.left = l.left || !l.sameOriginAs(u)
+		return true
+	}
+	if l.cors {
+		return true
+	}
+	if l.sameOriginAs(u) {
+		l.step("main fetch", linkMainFetch, "%s is the page's own origin: CORS does not apply", u.origin)
+		return true
+	}
+	l.cors = true
+	l.step("main fetch", linkMainFetch, "%s is not the page's origin, %s: the answer must pass the CORS check", u.origin, l.origin())
+	return true
+}
+
+// mixedContent is https://w3c.github.io/webappsec-mixed-content/: a secure page asks for
+// nothing over http, except on this machine.
+func (l *load) mixedContent() bool {
+	u := l.url()
+	if !l.secureTree() || trustworthy(u.origin) || l.req.API == Link {
+		return true
+	}
+	if l.leniently() {
+		l.step("mixed content", linkMixed, "an image may come over http, after a redirect")
+		return true
+	}
+	if l.req.API == Form && l.method == "GET" && len(l.urls) > 1 {
+		return true
+	}
+	l.fail("mixed content", linkMixed, "the page is secure (https), the URL is not")
+	if l.req.API == WebSocket {
+		return l.throw("WebSocket constructor", linkWebSockets, "a secure page may not open an insecure WebSocket")
+	}
+	l.blocked("mixed-content", "")
+	switch {
+	case l.req.API == Beacon && len(l.urls) == 1:
+		l.t.Verdict.Script = "false"
+	case l.req.API == Form && len(l.urls) > 1:
+		l.t.Verdict.BlockedReason, l.t.Verdict.NetError = "other", "net::ERR_BLOCKED_BY_CLIENT"
+	case l.req.API == Frame:
+		l.t.Verdict.Script = "" // not even an event
+	}
+	return false
+}
+
+// upgraded is https://w3c.github.io/webappsec-mixed-content/#upgrade-algorithm.
+func (l *load) upgraded(u location) location {
+	if l.req.API != Image || !l.p.UpgradesMixedImages || !l.secureTree() || u.url.Scheme != "http" || isAddress(u) || l.leniently() {
+		return u
+	}
+	secure := *u.url
+	secure.Scheme = "https"
+	next, err := parseURL(secure.String(), nil)
+	if err != nil {
+		return u
+	}
+	l.step("mixed content", linkUpgrade, "a secure page's image is asked for over https instead")
+	return next
+}
+
+// leniently reports whether an image is let through over http, with a warning: one that
+// was first asked of this machine.
+func (l *load) leniently() bool {
+	return l.req.API == Image && len(l.urls) > 0 && l.urls[0].origin.Loopback()
+}
+
+// secureTree reports whether the page or one that frames it came over https.
+func (l *load) secureTree() bool {
+	return l.from.url.Scheme == "https" || l.top.url.Scheme == "https"
+}
+
+func isAddress(u location) bool {
+	h := strings.Trim(u.origin.Host(), "[]")
+	return strings.Contains(h, ":") || strings.Trim(h, "0123456789.") == ""
+}
+
+// localNetwork is the check of Local Network Access, made when the connection stands.
+func (l *load) localNetwork() bool {
+	if !l.p.LocalNetworkAccess || l.req.API == Link || l.req.API == Form {
+		return true
+	}
+	rank := map[AddressSpace]int{Public: 0, Local: 1, Loopback: 2}
+	u := l.url()
+	page, target := l.b.Space(l.from.url.Host), l.b.Space(u.url.Host)
+	if rank[target] <= rank[page] || l.p.LocalPagesReachLoopback && page != Public {
+		return true
+	}
+	if !l.secureContext() {
+		l.fail("Local Network Access check", linkLNA, "a page of the %s network that is not a secure context asks for %s, in the %s one", page, u.origin.Host(), target)
+		return l.corsFailed(corsFault{InsecureLocalNetwork, ""})
+	}
+	if !l.b.LocalNetworkAllowed {
+		l.fail("Local Network Access check", linkLNA, "a page of the %s network asks for %s, in the %s one, and the user did not allow that", page, u.origin.Host(), target)
+		return l.corsFailed(corsFault{LocalNetworkAccessPermissionDenied, ""})
+	}
+	l.step("Local Network Access check", linkLNA, "%s is in the %s network, and the user allowed that", u.origin.Host(), target)
+	return true
+}
+
+// secureContext is https://html.spec.whatwg.org/#secure-context.
+func (l *load) secureContext() bool {
+	for _, a := range l.page.Ancestors {
+		if u, err := parseURL(a, nil); err == nil && !trustworthy(u.origin) {
+			return false
+		}
+	}
+	return trustworthy(l.from.origin)
+}
+
+// httpFetch makes one request, with a preflight before it if there must be one
+// (https://fetch.spec.whatwg.org/#concept-http-fetch).
+func (l *load) httpFetch() (Answer, bool) {
+	if !l.localNetwork() {
+		return Answer{}, false
+	}
+	if l.cors && !l.preflight() {
+		return Answer{}, false
+	}
+	m := l.message()
+	a, cachedAnswer := l.b.lookup(l, m)
+	if !cachedAnswer {
+		a = l.server(m)
+	}
+	x := Exchange{Message: m, Answer: a, Executed: !cachedAnswer && a.Failure == "", FromCache: cachedAnswer}
+	l.t.Exchanges = append(l.t.Exchanges, x)
+	if cachedAnswer {
+		l.step("HTTP cache", linkCache, "the browser still has an answer to %s: nothing reached the server", m.URL)
+	} else {
+		l.step("HTTP-network fetch", linkNetwork, "%s %s left the browser: the backend executes it, whatever the browser makes of the answer", m.Method, m.URL)
+	}
+	if a.Failure != "" {
+		l.fail("HTTP-network fetch", linkNetwork, "no answer: %s", a.Failure)
+		return a, l.netError(a.Failure)
+	}
+	if !cachedAnswer {
+		l.keepCookies(a)
+	}
+	// An answer that is withheld from the page is dropped on its way, and not kept; a
+	// redirect came whole.
+	if !cachedAnswer && isRedirect(a.Status) {
+		l.b.store(l, m, a)
+	}
+	if l.cors {
+		if fault := corsCheck(a.Header, l.origin(), l.credentials == "include"); fault != nil {
+			l.fail("CORS check", linkCORSCheck, "%s", l.faultText(fault))
+			return a, l.corsFailed(*fault)
+		}
+		l.step("CORS check", linkCORSCheck, "Access-Control-Allow-Origin is %q, and the request's origin %s", a.Header.Value("Access-Control-Allow-Origin"), l.origin())
+	}
+	if l.mode == "no-cors" || l.mode == "navigate" && l.req.API == Frame && l.page.COEP != "" {
+		if f := corpBlocks(a.Header, l.page.COEP, l.from, l.opaque, l.url().origin, l.sendsCredentials()); f != nil {
+			l.fail("Cross-Origin-Resource-Policy check", linkCORP, "the answer's Cross-Origin-Resource-Policy, or its absence, keeps it from pages of other origins (%s)", f.reason)
+			return a, l.blocked(f.reason, f.netError)
+		}
+	}
+	if !cachedAnswer && !isRedirect(a.Status) {
+		l.b.store(l, m, a)
+	}
+	return a, true
+}
+
+func (l *load) faultText(f *corsFault) string {
+	need := "needed: Access-Control-Allow-Origin: " + l.origin()
+	switch strings.TrimPrefix(string(f.name), "Preflight") {
+	case string(MissingAllowOriginHeader):
+		return "the answer has no Access-Control-Allow-Origin; " + need
+	case string(WildcardOriginNotAllowed):
+		return "Access-Control-Allow-Origin is *, which does not count for a credentialed request; " + need
+	case string(InvalidAllowCredentials):
+		return "Access-Control-Allow-Credentials is " + strconv.Quote(f.parameter) + "; needed: true"
+	case string(MultipleAllowOriginValues):
+		return "Access-Control-Allow-Origin has several values, " + strconv.Quote(f.parameter) + "; " + need
+	}
+	return "Access-Control-Allow-Origin is " + strconv.Quote(f.parameter) + "; " + need
+}
+
+// unsafeHeaders are the request's, for which a preflight must ask.
+func (l *load) unsafeHeaders() []string { return l.p.UnsafeRequestHeaders(l.header) }
+
+// preflight is https://fetch.spec.whatwg.org/#cors-preflight-fetch, if one is needed; it
+// is false if the request may not be made.
+func (l *load) preflight() bool {
+	unsafe := l.unsafeHeaders()
+	if !l.forced && safelistedMethod(l.method) && len(unsafe) == 0 {
+		l.step("HTTP fetch", linkHTTPFetch, "method and headers are safelisted: no preflight")
+		return true
+	}
+	u := l.url()
+	include := l.credentials == "include"
+	key := permitKey{partitionKey(l.top.origin.Site(), false), l.origin(), u.String()}
+	if m := l.b.permits[key]; m != nil && (!l.p.CacheModeCoversPreflights || !l.freshCopy()) {
+		if l.now.Before(m.until) && (m.include || !include) && m.covers(l.p, l.method, unsafe) == nil {
+			l.step("CORS-preflight cache", fetchStandard+"#concept-cache-match", "an earlier preflight still allows it: none is sent")
+			return true
+		}
+		delete(l.b.permits, key)
+	}
+	l.step("HTTP fetch", linkHTTPFetch, "%s: the browser asks first", l.whyPreflight(unsafe))
+	m := Message{Method: "OPTIONS", URL: u.wire(), Preflight: true}
+	m.Header.add("Access-Control-Request-Method", l.method)
+	if len(unsafe) > 0 {
+		m.Header.add("Access-Control-Request-Headers", strings.Join(unsafe, ","))
+	}
+	m.Header.add("Origin", l.origin())
+	if r := l.referrer(); r != "" {
+		m.Header.add("Referer", r)
+	}
+	chain := l.urls
+	if l.p.PreflightsForgetRedirects {
+		chain = chain[len(chain)-1:]
+	}
+	l.fetchMetadata(&m, "cors", chain)
+	a := l.server(m)
+	l.t.Exchanges = append(l.t.Exchanges, Exchange{Message: m, Answer: a})
+	if a.Failure != "" {
+		l.fail("CORS-preflight fetch", linkPreflight, "no answer to the preflight: %s", a.Failure)
+		return l.netError(a.Failure)
+	}
+	return l.evaluatePreflight(a, key, unsafe)
+}
+
+func (l *load) whyPreflight(unsafe []string) string {
+	var why []string
+	if !safelistedMethod(l.method) {
+		why = append(why, l.method+" is no CORS-safelisted method")
+	}
+	if len(unsafe) > 0 {
+		why = append(why, strings.Join(unsafe, ", ")+" needs permission")
+	}
+	if l.forced && l.req.API == XHR {
+		why = append(why, "script listens to the upload")
+	} else if l.forced {
+		why = append(why, "the body is a stream")
+	}
+	return strings.Join(why, "; ")
+}
+
+// evaluatePreflight judges the answer, in Chromium's order.
+func (l *load) evaluatePreflight(a Answer, key permitKey, unsafe []string) bool {
+	include := l.credentials == "include"
+	refuse := func(f corsFault, text string) bool {
+		l.fail("CORS-preflight fetch", linkPreflight, "%s", text)
+		return l.corsFailed(f)
+	}
+	if isRedirect(a.Status) {
+		return refuse(corsFault{PreflightDisallowedRedirect, ""}, "the preflight was answered with a redirect, which is not followed")
+	}
+	if f := corsCheck(a.Header, l.origin(), include); f != nil {
+		f.name = preflightNames[f.name]
+		return refuse(*f, l.faultText(f))
+	}
+	if a.Status < 200 || a.Status > 299 {
+		return refuse(corsFault{PreflightInvalidStatus, strconv.Itoa(a.Status)}, "the preflight was answered with status "+strconv.Itoa(a.Status)+"; needed: 200 to 299")
+	}
+	m, f := newPermit(a.Header, include)
+	if f != nil {
+		return refuse(*f, "the list in "+map[CORSError]string{InvalidAllowMethodsPreflightResponse: "Access-Control-Allow-Methods"}[f.name]+" cannot be parsed")
+	}
+	if f := m.covers(l.p, l.method, unsafe); f != nil {
+		if f.name == MethodDisallowedByPreflightResponse {
+			return refuse(*f, "Access-Control-Allow-Methods is "+strconv.Quote(a.Header.Value("Access-Control-Allow-Methods"))+"; needed: "+f.parameter)
+		}
+		return refuse(*f, "Access-Control-Allow-Headers is "+strconv.Quote(a.Header.Value("Access-Control-Allow-Headers"))+"; needed: "+f.parameter)
+	}
+	l.step("CORS-preflight fetch", linkPreflight, "the preflight's answer allows it")
+	// An opaque origin is like no other, so nothing is remembered for it.
+	if age := l.p.preflightAge(a.Header); age > 0 && l.origin() != "null" {
+		m.until = l.now.Add(age)
+		l.b.permits[key] = m
+	}
+	return true
+}
+
+// message builds the request as it leaves (https://fetch.spec.whatwg.org/#concept-http-network-or-cache-fetch).
+func (l *load) message() Message {
+	m := Message{Method: l.method, URL: l.url().wire(), Header: slices.Clone(l.header), Body: l.body}
+	if o := l.originHeader(); o != "" {
+		m.Header.add("Origin", o)
+	}
+	if r := l.referrer(); r != "" && l.mode != "websocket" {
+		m.Header.add("Referer", r)
+	}
+	l.fetchMetadata(&m, l.mode, l.urls)
+	if l.sendsCredentials() {
+		value, kept := l.b.Jar.header(l.p, l.url(), l.cookies(), l.now)
+		if value != "" {
+			m.Header.add("Cookie", value)
+		}
+		for _, k := range kept {
+			l.step("cookie retrieval", linkCookies, "the cookie %q stays behind: %s", k.name, k.why)
+		}
+	}
+	return m
+}
+
+// sendsCredentials is includeCredentials of HTTP-network-or-cache fetch.
+func (l *load) sendsCredentials() bool {
+	if l.page.COEP == "credentialless" && l.mode == "no-cors" && !l.sameOriginAs(l.url()) {
+		return false
+	}
+	return l.credentials == "include" || l.credentials == "same-origin" && !l.cors && l.sameOriginAs(l.url()) && !l.left
+}
+
+// originHeader is https://fetch.spec.whatwg.org/#append-a-request-origin-header.
+func (l *load) originHeader() string {
+	if l.cors || l.mode == "websocket" || l.mode == "cors" && l.p.ElementsTellOrigin && l.api.element {
+		return l.origin()
+	}
+	if l.method == "GET" || l.method == "HEAD" {
+		return ""
+	}
+	if l.p.RedirectsHideOrigin && l.urls[0].origin != l.url().origin {
+		return "null"
+	}
+	if l.mode != "cors" && (l.navigation() || !l.p.OnlyNavigationsHideOrigin) && hidesOrigin(l.policy, l.from, l.url()) {
+		return "null"
+	}
+	return l.origin()
+}
+
+// referrer is empty if there is none: a document of an opaque origin never tells, and
+// neither does a ping.
+func (l *load) referrer() string {
+	if l.opaque || l.req.API == Ping {
+		return ""
+	}
+	r := referrer(l.policy, l.from, l.url(), l.p.DowngradeIsByScheme)
+	if !l.p.ReferrerNeverGrows || len(l.urls) == 1 {
+		return r
+	}
+	// What an earlier hop was not told, no later one is.
+	for i := range l.urls[:len(l.urls)-1] {
+		if earlier := referrer(l.policies[i], l.from, l.urls[i], l.p.DowngradeIsByScheme); len(earlier) < len(r) {
+			r = earlier
+		}
+	}
+	return r
+}
+
+// fetchMetadata adds the Sec-Fetch headers (https://w3c.github.io/webappsec-fetch-metadata/),
+// which only go to potentially trustworthy URLs.
+func (l *load) fetchMetadata(m *Message, mode string, chain []location) {
+	if !trustworthy(l.url().origin) || l.mode == "websocket" {
+		if m.Preflight && l.p.PreflightTellsMode {
+			m.Header.add("Sec-Fetch-Mode", mode)
+		}
+		return
+	}
+	m.Header.add("Sec-Fetch-Dest", l.dest)
+	m.Header.add("Sec-Fetch-Mode", mode)
+	site := "same-origin"
+	for _, u := range chain {
+		if l.sameOriginAs(u) {
+			continue
+		}
+		if l.opaque || !sameSite(l.from.origin, u.origin) {
+			site = "cross-site"
+			break
+		}
+		site = "same-site"
+	}
+	m.Header.add("Sec-Fetch-Site", site)
+	if l.p.StorageAccessHeader && !m.Preflight && l.credentials == "include" {
+		if status := l.storageAccess(); status != "" {
+			m.Header.add("Sec-Fetch-Storage-Access", status)
+		}
+	}
+	if l.navigation() && l.req.UserActivated {
+		m.Header.add("Sec-Fetch-User", "?1")
+	}
+}
+
+// storageAccess is https://privacycg.github.io/storage-access-headers/.
+func (l *load) storageAccess() string {
+	if l.req.API == Link || l.req.API == Form || l.cookies().sameSite == strict {
+		return ""
+	}
+	if l.b.BlockThirdPartyCookies {
+		return "none"
+	}
+	return "active"
+}
+
+// cookies tells what the surroundings mean for cookies
+// (RFC 6265bis section 5.2, https://html.spec.whatwg.org/#site-for-cookies).
+func (l *load) cookies() cookieContext {
+	u := l.url()
+	if l.req.API == Link || l.req.API == Form {
+		c := cookieContext{sameSite: strict, partition: partitionKey(u.origin.Site(), false)}
+		if l.opaque || !sameSite(l.from.origin, u.origin) || l.p.RedirectsBreakSameSite && l.strayed() {
+			c.sameSite = laxUnsafe
+			if l.method == "GET" || l.method == "HEAD" {
+				c.sameSite = lax
+			}
+		}
+		return c
+	}
+	c := cookieContext{
+		thirdParty:      l.thirdly || !sameSite(l.top.origin, u.origin),
+		blockThirdParty: l.b.BlockThirdPartyCookies, partitionAll: l.p.PartitionsThirdPartyCookies,
+	}
+	if !c.thirdParty && !l.opaque && sameSite(l.from.origin, u.origin) && (!l.p.RedirectsBreakSameSite || !l.strayed()) {
+		c.sameSite = strict
+	}
+	c.partition = partitionKey(l.top.origin.Site(), c.thirdParty || l.opaque)
+	return c
+}
+
+// strayed reports whether the request passed another site on its way.
+func (l *load) strayed() bool {
+	return slices.ContainsFunc(l.urls, func(u location) bool { return !sameSite(l.from.origin, u.origin) })
+}
+
+// keepCookies stores what the answer sets, whatever CORS says of it.
+func (l *load) keepCookies(a Answer) {
+	if !l.sendsCredentials() {
+		return
+	}
+	x := &l.t.Exchanges[len(l.t.Exchanges)-1]
+	c := l.cookies()
+	if l.req.API == Link || l.req.API == Form {
+		c.sameSite = strict // a top-level navigation may set any
+	}
+	for _, line := range a.Header.Values("Set-Cookie") {
+		name, err := l.b.Jar.set(l.p, l.url(), line, c, l.now)
+		if err != nil {
+			l.step("cookie storage", linkSetCookie, "the cookie %q is not kept: %v", name, err)
+			continue
+		}
+		x.Stored = append(x.Stored, name)
+	}
+}
+
+func isRedirect(status int) bool {
+	switch status {
+	case 301, 302, 303, 307, 308:
+		return true
+	}
+	return false
+}
+
+// minds reports whether a redirect to a URL with credentials ends the request.
+func (l *load) minds() bool {
+	switch {
+	case l.navigation():
+		return l.req.API == Frame
+	case l.req.API == Beacon || l.req.API == Ping:
+		return l.mode == "cors"
+	}
+	return true
+}
+
+// maxRedirects is https://fetch.spec.whatwg.org/#concept-http-redirect-fetch, step 6.
+const maxRedirects = 20
+
+// redirectTarget is where the answer sends the request; ok is false if it is no redirect.
+func (l *load) redirectTarget(a Answer) (string, bool) {
+	if !isRedirect(a.Status) || l.mode == "websocket" {
+		return "", false
+	}
+	to, ok := a.Header.Get("Location")
+	return to, ok
+}
+
+// follow is https://fetch.spec.whatwg.org/#concept-http-redirect-fetch.
+func (l *load) follow(a Answer, to string) bool {
+	const name = "HTTP-redirect fetch"
+	old := l.url()
+	next, err := parseURL(to, old.url)
+	if err == nil && l.minds() && next.credentials() && (l.cors || !l.sameOriginAs(next) || l.api.element || l.req.API == Frame) && l.redirect != "manual" {
+		l.fail(name, linkRedirect, "the redirect's URL holds credentials")
+		if l.mode != "cors" || !l.cors && l.sameOriginAs(next) {
+			l.blocked("origin", "")
+			if l.req.API == Frame {
+				l.t.Verdict.Script = "" // not even an event
+			}
+			return false
+		}
+		return l.corsFailed(corsFault{RedirectContainsCredentials, ""})
+	}
+	switch l.redirect {
+	case "error":
+		l.fail(name, linkRedirect, "the answer redirects, and the page asked for redirect: \"error\"")
+		return l.netError("net::ERR_FAILED")
+	case "manual":
+		l.step(name, linkRedirect, "the page asked for redirect: \"manual\": it sees that there was one, and nothing else")
+		l.t.Verdict = Verdict{Outcome: Opaque, Type: "opaqueredirect", Script: "opaqueredirect 0"}
+		return false
+	}
+	if err != nil {
+		l.fail(name, linkRedirect, "%v", err)
+		return l.netError("net::ERR_UNSAFE_REDIRECT")
+	}
+	next = l.upgraded(next)
+	if next.url.Fragment == "" {
+		next.url.Fragment = old.url.Fragment
+	}
+	if len(l.urls) > maxRedirects {
+		l.fail(name, linkRedirect, "more than 20 redirects")
+		return l.netError("net::ERR_TOO_MANY_REDIRECTS")
+	}
+	l.rewriteMethod(a.Status)
+	if old.origin != next.origin {
+		l.header = l.header.without(func(f Field) bool { return strings.EqualFold(f.Name, "Authorization") })
+		if !l.sameOriginAs(old) {
+			l.tainted = true
+		}
+	}
+	l.policies = append(l.policies, l.policy)
+	l.policy = policyFrom(a.Header.Value("Referrer-Policy"), l.policy)
+	l.urls = append(l.urls, next)
+	l.step(name, linkRedirect, "%d: on to %s", a.Status, next)
+	if !l.enter() {
+		return false
+	}
+	if d := cspBlocks(l.page.CSP, l.req.API, l.from, next, true); d != "" {
+		l.fail("Content Security Policy", linkCSP, "the page's own policy, %q, does not allow %s", d, next)
+		if l.req.API == Frame {
+			return l.blocked("", "net::ERR_BLOCKED_BY_CSP")
+		}
+		return l.blocked("csp", "")
+	}
+	if !l.mixedContent() {
+		return false
+	}
+	return true
+}
+
+// rewriteMethod turns POST into GET where the standard says so; the body goes.
+func (l *load) rewriteMethod(status int) {
+	if (status == 301 || status == 302) && l.method == "POST" || status == 303 && l.method != "GET" && l.method != "HEAD" {
+		l.method, l.body = "GET", nil
+		l.header = l.header.without(func(f Field) bool {
+			switch strings.ToLower(f.Name) {
+			case "content-encoding", "content-language", "content-location", "content-type", "content-length":
+				return true
+			}
+			return false
+		})
+	}
+}
+
+// cached is an answer in the HTTP cache, with the request's fields that it varies by.
+type cached struct {
+	request Header
+	vary    []string
+	answer  Answer
+	until   time.Time
+}
+
+func (l *load) cacheKey(url string) string {
+	return partitionKey(l.top.origin.Site(), l.thirdly || l.opaque) + " " + url
+}
+
+// lookup is the HTTP cache, for GET and as far as max-age goes.
+func (b *Browser) lookup(l *load, m Message) (Answer, bool) {
+	if m.Method != "GET" || l.opaque || l.freshCopy() || slices.ContainsFunc(l.header, asksAnew) {
+		return Answer{}, false
+	}
+	for _, c := range b.cache[l.cacheKey(m.URL)] {
+		fresh := c.until.After(l.now) || l.req.Cache == "force-cache" || l.req.Cache == "only-if-cached"
+		same := !slices.ContainsFunc(c.vary, func(name string) bool {
+			return name == "*" || c.request.Value(name) != m.Header.Value(name)
+		})
+		if fresh && same {
+			return c.answer, true
+		}
+	}
+	return Answer{}, false
+}
+
+// freshCopy reports whether the cache mode, or a condition that script set, asks for an
+// answer of the server's.
+func (l *load) freshCopy() bool {
+	return l.req.Cache == "reload" || l.req.Cache == "no-cache" || l.bypassesCache()
+}
+
+// bypassesCache reports whether the request neither uses nor feeds the cache
+// (https://fetch.spec.whatwg.org/#http-network-or-cache-fetch, step 8.16).
+func (l *load) bypassesCache() bool {
+	return l.req.Cache == "no-store" || slices.ContainsFunc(l.header, func(f Field) bool {
+		switch strings.ToLower(f.Name) {
+		case "if-modified-since", "if-none-match", "if-unmodified-since", "if-match", "if-range":
+			return true
+		}
+		return false
+	})
+}
+
+// asksAnew reports whether script itself asks caches for a fresh answer.
+func asksAnew(f Field) bool {
+	name := strings.ToLower(f.Name)
+	return (name == "cache-control" || name == "pragma") && strings.EqualFold(f.Value, "no-cache")
+}
+
+func (b *Browser) store(l *load, m Message, a Answer) {
+	if m.Method != "GET" || l.opaque || l.bypassesCache() {
+		return
+	}
+	var age time.Duration
+	switch a.Status {
+	case 300, 301, 308, 410: // fresh until said otherwise (RFC 9110 section 15.1)
+		age = 365 * 24 * time.Hour
+	case 200, 203, 302, 307:
+	default:
+		return
+	}
+	for d := range strings.SplitSeq(a.Header.Value("Cache-Control"), ",") {
+		name, value, _ := strings.Cut(strings.ToLower(strings.Trim(d, " \t")), "=")
+		switch name {
+		case "no-store", "no-cache":
+			return
+		case "max-age":
+			n, _ := strconv.Atoi(strings.Trim(value, `"`))
+			age = time.Duration(n) * time.Second
+		}
+	}
+	if age <= 0 {
+		return
+	}
+	c := cached{request: m.Header, answer: a, until: l.now.Add(age)}
+	for name := range strings.SplitSeq(a.Header.Value("Vary"), ",") {
+		if name = strings.Trim(name, " \t"); name != "" {
+			c.vary = append(c.vary, name)
+		}
+	}
+	b.cache[l.cacheKey(m.URL)] = []cached{c}
+}
