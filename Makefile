@@ -13,12 +13,12 @@ FUZZTIME ?= 10s
 # The steps of check and test run in the order in which they are written, the cheap ones
 # first; each of them uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: help check test fmt docs fuzz bench build setup \
+.PHONY: help check test fmt docs fuzz verify-browser bench build explain-page setup \
 	format-check tidy-check vet lint short test-nested lint-nested deadcode test-root
 
 help: ## list what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
-	while IFS='|' read -r target what; do printf '  make %-7s %s\n' "$$target" "$$what"; done
+	while IFS='|' read -r target what; do printf '  make %-14s %s\n' "$$target" "$$what"; done
 
 check: format-check tidy-check vet lint short ## the inner loop, under a minute: format, lint, vet, short tests
 
@@ -33,16 +33,24 @@ fmt: ## format the code and tidy the modules
 	@set -e; for m in $(MODULES); do echo "go -C $$m mod tidy"; go -C $$m mod tidy; done
 
 docs: ## write the generated pages and files anew
-	go test ./guard ./config ./browser -run Generated -update
+	go test ./guard ./config ./browser ./explain -run Generated -update
 
 fuzz: ## fuzz every target for FUZZTIME (10s)
 	@FUZZTIME=$(FUZZTIME) sh scripts/fuzz.sh
+
+# Cookies have to be two minutes old in some of the cases, and a browser's clock cannot
+# be turned: that is a part of the run time.
+verify-browser: ## compare the browser model to Chromium: the vectors and 5,000 generated cases (SEED=n repeats a run)
+	go test ./e2e/agree -run ChromiumAgrees -v -timeout 30m -agree.cases $(or $(CASES),5000) -agree.old 160 -agree.seed $(or $(SEED),0)
 
 bench: ## run the benchmarks
 	cd bench && go test -run '^$$' -bench . -benchmem ./...
 
 build: ## build bin/moat, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/moat ./cmd/moat
+
+explain-page: ## build the page of explain/web into explain/web/dist, and print its size
+	@sh explain/web/build.sh
 
 format-check:
 	@$(TOOL) gofumpt -d . || { echo "format: error: run make fmt"; exit 1; }

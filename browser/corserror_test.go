@@ -287,7 +287,11 @@ func corsPage(t *testing.T, advice *template.Template, name CORSError) []byte {
 		fmt.Fprintf(&b, "- %s\n", w)
 	}
 
-	fmt.Fprintf(&b, "\n## See it\n\n%s", block("sh", fmt.Sprintf("moat explain --page %s/ %q", e.page, e.call)))
+	send := "" // only the answer to the request itself shows it
+	if i.Step == stepCORSCheck || i.Step == stepRedirect {
+		send = "--send "
+	}
+	fmt.Fprintf(&b, "\n## See it\n\n%s", block("sh", fmt.Sprintf("moat explain %s--from %s/ %q", send, e.page, e.call)))
 	fmt.Fprintf(&b, "\nIt does what the browser would do, and shows each step and what would mend it.\n")
 	fmt.Fprintf(&b, "\n*Step: [%s](%s). [All CORS errors](README.md).*\n", i.Step, i.Link)
 	page := b.Bytes()

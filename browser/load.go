@@ -325,6 +325,9 @@ func (l *load) prepareFetch() bool {
 			return l.throw("Request constructor", linkRequest, "a stream as body needs mode cors or same-origin")
 		}
 		l.forced = true
+		if l.p.StreamsAreCORS {
+			l.mode = "cors"
+		}
 	}
 	l.prepareBody()
 	return true

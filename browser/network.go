@@ -168,6 +168,10 @@ func (l *load) httpFetch() (Answer, bool) {
 	if l.cors && !l.preflight() {
 		return Answer{}, false
 	}
+	if l.body != nil && l.body.Kind == "stream" && l.url().origin.Scheme() == "http" {
+		l.fail("HTTP-network fetch", linkNetwork, "a stream as body needs HTTP/2 or HTTP/3, which browsers only speak over TLS")
+		return Answer{}, l.netError("net::ERR_ALPN_NEGOTIATION_FAILED")
+	}
 	m := l.message()
 	a, cachedAnswer := l.b.lookup(l, m)
 	if !cachedAnswer {
@@ -205,7 +209,14 @@ func (l *load) httpFetch() (Answer, bool) {
 			return a, l.blocked(f.reason, f.netError)
 		}
 	}
-	if !cachedAnswer && !isRedirect(a.Status) {
+	if isRedirect(a.Status) {
+		return a, true
+	}
+	if l.mode == "no-cors" && l.api.element && !l.sameOriginAs(l.url()) && orbBlocks(a) {
+		l.fail("opaque response blocking", linkORB, "an answer of type %q is nothing that another site's page may show or run", essence(a.Header.Value("Content-Type")))
+		return a, l.netError("net::ERR_BLOCKED_BY_ORB")
+	}
+	if !cachedAnswer && (l.mode != "no-cors" || l.sameOriginAs(l.url()) || !orbBlocks(a)) {
 		l.b.store(l, m, a)
 	}
 	return a, true
@@ -358,7 +369,9 @@ func (l *load) originHeader() string {
 	if l.cors || l.mode == "websocket" || l.mode == "cors" && l.p.ElementsTellOrigin && l.api.element {
 		return l.origin()
 	}
-	if l.method == "GET" || l.method == "HEAD" {
+	// A server that has to decide whether to ask for its cookies is told who asks.
+	inactive := l.p.StorageAccessHeader && l.credentials == "include" && l.storageAccess() == "inactive"
+	if (l.method == "GET" || l.method == "HEAD") && !inactive {
 		return ""
 	}
 	if l.p.RedirectsHideOrigin && l.urls[0].origin != l.url().origin {
@@ -427,10 +440,13 @@ func (l *load) storageAccess() string {
 	if l.req.API == Link || l.req.API == Form || l.cookies().sameSite == strict {
 		return ""
 	}
-	if l.b.BlockThirdPartyCookies {
-		return "none"
+	switch {
+	case !l.b.BlockThirdPartyCookies:
+		return "active"
+	case !l.thirdly && sameSite(l.top.origin, l.url().origin):
+		return "inactive"
 	}
-	return "active"
+	return "none"
 }
 
 // cookies tells what the surroundings mean for cookies
@@ -519,16 +535,14 @@ func (l *load) follow(a Answer, to string) bool {
 	const name = "HTTP-redirect fetch"
 	old := l.url()
 	next, err := parseURL(to, old.url)
-	if err == nil && l.minds() && next.credentials() && (l.cors || !l.sameOriginAs(next) || l.api.element || l.req.API == Frame) && l.redirect != "manual" {
+	secret := err == nil && l.minds() && next.credentials()
+	if secret && l.mode == "cors" && l.redirect != "manual" && (l.cors || !l.sameOriginAs(next)) {
 		l.fail(name, linkRedirect, "the redirect's URL holds credentials")
-		if l.mode != "cors" || !l.cors && l.sameOriginAs(next) {
-			l.blocked("origin", "")
-			if l.req.API == Frame {
-				l.t.Verdict.Script = "" // not even an event
-			}
-			return false
-		}
 		return l.corsFailed(corsFault{RedirectContainsCredentials, ""})
+	}
+	if err != nil && l.redirect != "manual" {
+		l.fail(name, linkRedirect, "%v", err)
+		return l.netError("net::ERR_UNSAFE_REDIRECT")
 	}
 	switch l.redirect {
 	case "error":
@@ -539,13 +553,21 @@ func (l *load) follow(a Answer, to string) bool {
 		l.t.Verdict = Verdict{Outcome: Opaque, Type: "opaqueredirect", Script: "opaqueredirect 0"}
 		return false
 	}
-	if err != nil {
-		l.fail(name, linkRedirect, "%v", err)
-		return l.netError("net::ERR_UNSAFE_REDIRECT")
+	if secret {
+		l.fail(name, linkRedirect, "the redirect's URL holds credentials")
+		l.blocked("origin", "")
+		if l.req.API == Frame {
+			l.t.Verdict.Script = "" // not even an event
+		}
+		return false
 	}
 	next = l.upgraded(next)
 	if next.url.Fragment == "" {
 		next.url.Fragment = old.url.Fragment
+	}
+	if a.Status != 303 && l.body != nil && l.body.Kind == "stream" {
+		l.fail(name, linkRedirect, "a stream cannot be sent a second time")
+		return l.netError("net::ERR_INVALID_ARGUMENT")
 	}
 	if len(l.urls) > maxRedirects {
 		l.fail(name, linkRedirect, "more than 20 redirects")
@@ -653,23 +675,27 @@ func (b *Browser) store(l *load, m Message, a Answer) {
 	switch a.Status {
 	case 300, 301, 308, 410: // fresh until said otherwise (RFC 9110 section 15.1)
 		age = 365 * 24 * time.Hour
-	case 200, 203, 302, 307:
-	default:
+	case 200, 203, 204:
+	case 206, 401, 407:
 		return
+	default: // only if the answer says so itself
+		if !strings.Contains(strings.ToLower(a.Header.Value("Cache-Control")), "max-age") {
+			return
+		}
 	}
 	for d := range strings.SplitSeq(a.Header.Value("Cache-Control"), ",") {
 		name, value, _ := strings.Cut(strings.ToLower(strings.Trim(d, " \t")), "=")
 		switch name {
-		case "no-store", "no-cache":
+		case "no-store":
 			return
+		case "no-cache":
+			age = 0
 		case "max-age":
 			n, _ := strconv.Atoi(strings.Trim(value, `"`))
 			age = time.Duration(n) * time.Second
 		}
 	}
-	if age <= 0 {
-		return
-	}
+	// One that is not fresh only serves those who do not mind (cache: force-cache).
 	c := cached{request: m.Header, answer: a, until: l.now.Add(age)}
 	for name := range strings.SplitSeq(a.Header.Value("Vary"), ",") {
 		if name = strings.Trim(name, " \t"); name != "" {

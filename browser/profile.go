@@ -43,6 +43,8 @@ type Profile struct {
 	// CacheModeCoversPreflights: a request that asks for a fresh answer is not allowed by a
 	// remembered preflight either.
 	CacheModeCoversPreflights bool
+	// StreamsAreCORS: a stream as body turns mode same-origin into cors.
+	StreamsAreCORS bool
 	// ElementsTellOrigin: elements that ask by CORS send Origin also to the page's own.
 	ElementsTellOrigin bool
 	// PartitionsThirdPartyCookies: what a site sets in another site's tab is kept for that
@@ -53,17 +55,6 @@ type Profile struct {
 	// PreflightsForgetRedirects: the Sec-Fetch-Site of a preflight looks at its own URL only.
 	PreflightsForgetRedirects bool
 	// StorageAccessHeader: credentialed requests to other sites carry
-	// Sec-Fetch-Storage-Access.
+	// Sec-Fetch-Storage-Access; and Origin, if that is "inactive".
 	StorageAccessHeader bool
-}
-
-// Departure is a place where a browser does not do what the standard says.
-type Departure struct {
-	// Field is the Profile's field that it is about.
-	Field string
-	// Standard and Browser say what each does.
-	Standard, Browser string
-	// In are the profiles that depart.
-	In     []string
-	Source string
 }

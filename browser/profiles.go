@@ -32,7 +32,7 @@ var chromium = Profile{
 	LaxByDefault: true, LaxAllowUnsafe: 2 * time.Minute, MaxPreflightAge: 2 * time.Hour,
 	LocalNetworkAccess: true, UpgradesMixedImages: true, StorageAccessHeader: true, PreflightsForgetRedirects: true,
 	LocalPagesReachLoopback: true, PreflightTellsMode: true,
-	DowngradeIsByScheme: true, ReferrerNeverGrows: true, OnlyNavigationsHideOrigin: true, ElementsTellOrigin: true, CacheModeCoversPreflights: true, RedirectsHideOrigin: true,
+	DowngradeIsByScheme: true, ReferrerNeverGrows: true, OnlyNavigationsHideOrigin: true, ElementsTellOrigin: true, StreamsAreCORS: true, CacheModeCoversPreflights: true, RedirectsHideOrigin: true,
 }
 
 var firefox = Profile{

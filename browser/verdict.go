@@ -36,7 +36,11 @@ func (l *load) blocked(reason, netError string) bool {
 }
 
 func (l *load) netError(name string) bool {
-	l.t.Verdict = Verdict{Outcome: Failed, Script: l.api.failed, NetError: name}
+	outcome := Failed
+	if strings.HasPrefix(name, "net::ERR_BLOCKED") || strings.HasPrefix(name, "net::ERR_UNSAFE") {
+		outcome = Blocked
+	}
+	l.t.Verdict = Verdict{Outcome: outcome, Script: l.api.failed, NetError: name}
 	return false
 }
 
@@ -104,12 +108,6 @@ func (l *load) finishElement(a Answer) {
 	}
 	l.t.Verdict = v
 	kind := essence(a.Header.Value("Content-Type"))
-	opaque := l.mode == "no-cors" && !l.sameOriginAs(l.url())
-	if opaque && orbBlocks(a) {
-		l.fail("opaque response blocking", linkORB, "an answer of type %q is nothing that another site's page may show or run", kind)
-		l.t.Verdict = Verdict{Outcome: Blocked, Script: "error", NetError: "net::ERR_BLOCKED_BY_ORB"}
-		return
-	}
 	if !usable(l.req.API, kind, a) {
 		l.fail("the element", linkNoSniff, "status %d and type %q are not what a %s needs", a.Status, kind, l.req.API)
 		l.t.Verdict = Verdict{Outcome: Failed, Script: "error"}

@@ -29,9 +29,30 @@ type generator struct {
 	c browser.Case
 }
 
+// Old makes a case whose cookies were set longer ago than two minutes: a browser has
+// no clock to be turned, so that whoever plays it has to wait.
+func Old(r *rand.Rand) browser.Case {
+	for {
+		c := Case(r)
+		if len(c.Browser.Cookies) == 0 {
+			continue
+		}
+		if api := c.Requests[0].API; api == browser.Fetch || api == browser.XHR {
+			c.Requests = []browser.Request{{API: browser.Form, URL: c.Requests[0].URL, Method: "POST", Body: &browser.Body{Kind: "urlencoded", Text: "a=1"}}}
+			c.Page.Ancestors, c.Page.Sandboxed, c.Page.COEP = nil, false, ""
+		}
+		for i := range c.Browser.Cookies {
+			c.Browser.Cookies[i].Age = 130
+		}
+		return c
+	}
+}
+
 // Case makes a case. The same state of r makes the same case.
 func Case(r *rand.Rand) browser.Case {
 	g := &generator{Rand: r}
+	g.c.Browser.LocalNetworkAllowed = g.chance(10)
+	g.c.Browser.BlockThirdPartyCookies = g.chance(8)
 	g.c.Browser.Addresses = Addresses
 	g.page()
 	g.request()
@@ -154,7 +175,13 @@ func (g *generator) request() {
 	}
 	g.c.Requests = []browser.Request{r}
 	g.answers(r)
-	if (r.API == browser.Fetch || r.API == browser.XHR) && (r.Body == nil || r.Body.Kind != "stream") && g.chance(6) {
+	if r.API == browser.Image && r.CrossOrigin == "" && g.chance(4) {
+		// What the image left in the cache may not do for fetch.
+		g.c.Requests = append(g.c.Requests, browser.Request{API: browser.Fetch, URL: r.URL, Credentials: g.words("- include omit")})
+		last := &g.c.Answers[len(g.c.Answers)-1].Answer
+		last.Header = append(last.Header, browser.Field{Name: "Cache-Control", Value: "max-age=600"}, browser.Field{Name: "Vary", Value: g.oneOf("Origin", "Origin", "Accept-Language")})
+	}
+	if (r.API == browser.Fetch || r.API == browser.XHR) && g.chance(6) {
 		again := r
 		switch {
 		case g.chance(3) && r.API == browser.Fetch && r.Mode == "":
@@ -239,6 +266,9 @@ func (g *generator) body(r *browser.Request) {
 
 func (g *generator) someBody(r *browser.Request) {
 	b := &browser.Body{Kind: g.words("text text urlencoded form-data blob blob buffer"), Text: "a=1"}
+	if r.API == browser.Fetch && g.chance(12) {
+		b.Kind = "stream"
+	}
 	if b.Kind == "blob" {
 		b.Type = g.words("- text/plain application/json application/JSON image/png")
 	}

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	cdpbrowser "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -29,46 +30,94 @@ import (
 )
 
 var (
-	agreeCases = flag.Int("agree.cases", 400, "how many generated cases TestBrowserAgrees compares")
+	agreeCases = flag.Int("agree.cases", 400, "how many generated cases TestChromiumAgrees compares")
 	agreeBrief = flag.Bool("agree.brief", false, "print disagreements as they are, in one line each, instead of shrinking them")
+	agreeOld   = flag.Int("agree.old", 0, "how many more have cookies that are two minutes old, which takes as long")
 	agreeSeed  = flag.Uint64("agree.seed", 0, "the seed of the cases; 0 takes a new one")
 )
 
-// TestBrowserAgrees makes up cases and compares what the model says of each with what
-// Chromium does: the requests that reach the servers, with the headers that the browser
-// itself set, what script saw, and the names and texts that Chromium has for it.
-func TestBrowserAgrees(t *testing.T) {
+// TestChromiumAgrees holds the model against Chromium: the cases of vectors/browser, and
+// as many again that are made up. What must agree are the requests that reach the servers,
+// with the headers that the browser itself set; what script saw; and the names and texts
+// that Chromium has for it.
+func TestChromiumAgrees(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser, which takes seconds: run without -short (make test does)")
 	}
+	cases := vectors(t)
+	known := len(cases)
 	seed := *agreeSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("%d cases of the seed %d", *agreeCases, seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	cases := make([]browser.Case, *agreeCases)
-	for i := range cases {
-		cases[i] = browsertest.Case(r)
+	for len(cases) < known+*agreeCases {
+		cases = append(cases, browsertest.Case(r))
 	}
-	o := newObserver(t)
+	for range *agreeOld {
+		cases = append(cases, browsertest.Old(r))
+	}
+	t.Logf("%d vectors and %d generated cases, of the seed %d", known, len(cases)-known, seed)
 	start := time.Now()
-	faults := o.compareAll(t, cases)
-	t.Logf("%d of %d agree, %d of them on the second try, in %v", len(cases)-len(faults), len(cases), o.second.Load(), time.Since(start).Round(time.Second))
+	var faults []disagreement
+	var second int64
+	for _, blocked := range []bool{false, true} {
+		o := newObserver(t, blocked)
+		old, young := partition(cases, blocked)
+		aged := o.sowOld(t, old)
+		found := append(o.compareAll(t, young), o.compareOld(t, aged)...)
+		for i, d := range found {
+			if !*agreeBrief && i < 3 {
+				d = o.shrunk(t, d)
+			}
+			faults = append(faults, d)
+		}
+		second += o.second.Load()
+	}
 	kinds := map[string]int{}
-	for i, f := range faults {
+	for _, f := range faults {
 		kinds[f.kind()]++
+		t.Errorf("seed %d:\n%s", seed, f)
+	}
+	t.Logf("%d of %d agree, %d of them on the second try, in %v; the others: %v",
+		len(cases)-len(faults), len(cases), second, time.Since(start).Round(time.Second), kinds)
+}
+
+// vectors are the cases of vectors/browser.
+func vectors(t *testing.T) []browser.Case {
+	t.Helper()
+	files, err := filepath.Glob("../../vectors/browser/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no vectors: %v", err)
+	}
+	var all []browser.Case
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cases []browser.Case
+		if err := json.Unmarshal(text, &cases); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, cases...)
+	}
+	return all
+}
+
+// partition picks the cases in which third-party cookies are blocked, or are not (that is
+// a setting of the whole browser), apart by whether they have cookies that must be old.
+func partition(cases []browser.Case, blocked bool) (old, young []browser.Case) {
+	for _, c := range cases {
 		switch {
-		case *agreeBrief:
-			text, _ := json.Marshal(f.c)
-			t.Errorf("%s\n%s", strings.Join(f.diff, "\n"), text)
-		case i < 3:
-			t.Errorf("%s", o.shrunk(t, f))
+		case c.Browser.BlockThirdPartyCookies != blocked:
+		case slices.ContainsFunc(c.Browser.Cookies, func(s browser.Seed) bool { return s.Age > 0 }):
+			old = append(old, c)
+		default:
+			young = append(young, c)
 		}
 	}
-	if len(faults) > 0 {
-		t.Errorf("%d disagreements of the seed %d: %v", len(faults), seed, kinds)
-	}
+	return old, young
 }
 
 // patience is how long a test waits for what must happen.
@@ -117,7 +166,7 @@ func (d disagreement) kind() string {
 }
 
 func (d disagreement) String() string {
-	text, err := json.MarshalIndent(d.c, "", "  ")
+	text, err := json.Marshal(d.c)
 	if err != nil {
 		panic(err)
 	}
@@ -132,9 +181,10 @@ type observer struct {
 	mu    sync.Mutex
 	// second counts the cases that agreed only when they were played again.
 	second atomic.Int64
+	sownAt time.Time
 }
 
-func newObserver(t *testing.T) *observer {
+func newObserver(t *testing.T, blockThirdPartyCookies bool) *observer {
 	t.Helper()
 	o := &observer{world: newWorld(t)}
 	profile := t.TempDir()
@@ -142,7 +192,11 @@ func newObserver(t *testing.T) *observer {
 		t.Fatal(err)
 	}
 	// Debian's Chromium blocks third-party cookies in a new profile.
-	if err := os.WriteFile(filepath.Join(profile, "Default", "Preferences"), []byte(`{"profile":{"cookie_controls_mode":0}}`), 0o600); err != nil {
+	mode := 0
+	if blockThirdPartyCookies {
+		mode = 1
+	}
+	if err := os.WriteFile(filepath.Join(profile, "Default", "Preferences"), fmt.Appendf(nil, `{"profile":{"cookie_controls_mode":%d}}`, mode), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
@@ -197,7 +251,7 @@ func (o *observer) compareAll(t *testing.T, cases []browser.Case) []disagreement
 		if err != nil {
 			t.Fatal(err)
 		}
-		k := string(key)
+		k := fmt.Sprint(string(key), c.Browser.LocalNetworkAllowed)
 		if leaves(c) {
 			k += fmt.Sprint(" leaves ", i)
 		}
@@ -219,11 +273,7 @@ func (o *observer) compareAll(t *testing.T, cases []browser.Case) []disagreement
 		wait.Go(func() {
 			tab := o.newTab(t)
 			for group := range work {
-				began := time.Now()
 				found, err := tab.compareTwice(group)
-				if testing.Verbose() && *agreeBrief {
-					t.Logf("tab %p %v %s %v %v", tab, time.Since(began).Round(time.Millisecond), group[0].Page.URL, group[0].Requests[0].API, err != nil)
-				}
 				mu.Lock()
 				if err != nil {
 					t.Errorf("%s: %v", group[0].Page.URL, err)
@@ -355,23 +405,32 @@ func (o *tab) compareTwice(group []browser.Case) ([]disagreement, error) {
 
 // compare plays the cases of one page and holds them against the model.
 func (o *tab) compare(group []browser.Case) ([]disagreement, error) {
-	ctx, stop := context.WithTimeout(o.ctx, 15*time.Second)
+	ctx, stop := context.WithTimeout(o.ctx, patience)
 	defer stop()
-	w := &o.watch
-	w.mu.Lock()
-	w.seen, w.console = nil, nil
-	w.mu.Unlock()
 	if _, err := chromedp.Call(ctx, network.ClearBrowserCookies, cdp.Empty{}); err != nil {
 		return nil, err
 	}
 	var staged []*played
 	for _, c := range group {
-		p := o.world.stage(c, o.id())
-		defer o.world.strike(p)
-		staged = append(staged, p)
+		staged = append(staged, o.world.stage(c, o.id()))
 	}
 	if err := o.sow(ctx, staged); err != nil {
 		return nil, fmt.Errorf("setting cookies: %w", err)
+	}
+	return o.observe(ctx, staged, group)
+}
+
+// observe plays what is staged and sown already.
+func (o *tab) observe(ctx context.Context, staged []*played, group []browser.Case) ([]disagreement, error) {
+	w := &o.watch
+	w.mu.Lock()
+	w.seen, w.console = nil, nil
+	w.mu.Unlock()
+	for _, p := range staged {
+		defer o.world.strike(p)
+	}
+	if err := o.permit(ctx, group[0].Browser.LocalNetworkAllowed); err != nil {
+		return nil, err
 	}
 	saw, err := o.playIn(ctx, staged)
 	if err != nil {
@@ -397,6 +456,68 @@ func (o *tab) compare(group []browser.Case) ([]disagreement, error) {
 		}
 	}
 	return found, nil
+}
+
+// permit is the user's word on Local Network Access.
+func (o *tab) permit(ctx context.Context, allowed bool) error {
+	setting := cdpbrowser.PermissionSettingDenied
+	if allowed {
+		setting = cdpbrowser.PermissionSettingGranted
+	}
+	for _, name := range []string{"local-network-access", "local-network", "loopback-network"} {
+		_, err := chromedp.CallBrowser(ctx, cdpbrowser.SetPermission, cdpbrowser.SetPermissionParams{
+			Permission: &cdpbrowser.PermissionDescriptor{Name: name}, Setting: setting,
+			BrowserContextID: chromedp.FromContext(o.ctx).BrowserContextID,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// aged is a tab with cookies that are left to grow old.
+type aged struct {
+	*tab
+	staged []*played
+	cases  []browser.Case
+}
+
+// sowOld sets the cookies of cases whose cookies shall be old, in tabs of their own.
+func (o *observer) sowOld(t *testing.T, cases []browser.Case) []aged {
+	t.Helper()
+	var all []aged
+	for group := range slices.Chunk(cases, 40) {
+		a := aged{tab: o.newTab(t), cases: group}
+		for _, c := range group {
+			a.staged = append(a.staged, o.world.stage(c, o.id()))
+		}
+		if err := o.sow(a.ctx, a.staged); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, a)
+	}
+	o.sownAt = time.Now()
+	return all
+}
+
+// compareOld plays them when the time has come.
+func (o *observer) compareOld(t *testing.T, all []aged) []disagreement {
+	t.Helper()
+	if len(all) > 0 {
+		time.Sleep(time.Until(o.sownAt.Add(125 * time.Second)))
+	}
+	var faults []disagreement
+	for _, a := range all {
+		for i := range a.cases {
+			found, err := a.observe(a.ctx, a.staged[i:i+1], a.cases[i:i+1])
+			if err != nil {
+				t.Error(err)
+			}
+			faults = append(faults, found...)
+		}
+	}
+	return faults
 }
 
 // sow sets the cookies that the cases begin with, as their servers would: by answers to
@@ -673,7 +794,7 @@ func netName(s *seen) string {
 }
 
 // shrunk looks for the smallest case that still disagrees.
-func (o *observer) shrunk(t *testing.T, d disagreement) string {
+func (o *observer) shrunk(t *testing.T, d disagreement) disagreement {
 	t.Helper()
 	b := o.newTab(t)
 	for range 40 {
@@ -689,7 +810,7 @@ func (o *observer) shrunk(t *testing.T, d disagreement) string {
 			break
 		}
 	}
-	return d.String()
+	return d
 }
 
 // simpler are the cases that lack one thing.
