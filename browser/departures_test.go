@@ -1,8 +1,11 @@
 package browser
 
 import (
+	"fmt"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -53,4 +56,17 @@ func TestProfilesAreKnownByName(t *testing.T) {
 	if !slices.ContainsFunc(Departures, func(d Departure) bool { return slices.Contains(d.Browsers, "chromium") }) {
 		t.Error("Chromium departs somewhere")
 	}
+}
+
+func TestGeneratedDepartures(t *testing.T) {
+	text, err := os.ReadFile("testdata/browser.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	table.WriteString("| browser | the standard | the browser | known from |\n|-|-|-|-|\n")
+	for _, d := range Departures {
+		fmt.Fprintf(&table, "| %s | %s | %s | %s |\n", strings.Join(d.Browsers, ", "), d.Standard, d.Browser, d.Source)
+	}
+	comparePage(t, "../docs/browser.md", []byte(strings.Replace(string(text), "{{departures}}", table.String(), 1)))
 }

@@ -358,7 +358,7 @@ func (l *load) message() Message {
 
 // sendsCredentials is includeCredentials of HTTP-network-or-cache fetch.
 func (l *load) sendsCredentials() bool {
-	if l.page.COEP == "credentialless" && l.mode == "no-cors" && !l.sameOriginAs(l.url()) {
+	if l.page.COEP == "credentialless" && l.mode == "no-cors" && l.left {
 		return false
 	}
 	return l.credentials == "include" || l.credentials == "same-origin" && !l.cors && l.sameOriginAs(l.url()) && !l.left
