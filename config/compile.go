@@ -24,6 +24,8 @@ type Loaded struct {
 	Files []string
 
 	source       *file
+	at           map[string]position
+	text         []byte
 	certificates []*atomic.Pointer[tls.Certificate] // of Server.Listeners; nil without TLS
 }
 
@@ -108,6 +110,7 @@ func (d *decoder) compile() (*Loaded, error) {
 		return nil, d.faults.sorted()
 	}
 	c.out.Warnings, c.out.Files = d.warnings.sorted(), d.files
+	c.out.at = d.at
 	return c.out, nil
 }
 

@@ -42,7 +42,12 @@ func Parse(name string, data []byte, o Options) (*Loaded, error) {
 		root := defaultOf[file]()
 		d.root = &root
 		d.value(n, reflect.ValueOf(d.root).Elem(), "", field{})
-		return d.compile()
+		l, err := d.compile()
+		if err != nil {
+			return nil, err
+		}
+		l.text = data
+		return l, nil
 	}
 	return nil, d.faults
 }

@@ -64,6 +64,16 @@ type Verdict struct {
 	Route, Upstream string
 	// Header has what the gate would add to the answer.
 	Header http.Header
+	// Trail is what each guard decided, in the order of the data path. A guard that is off
+	// or that was not reached has no place in it.
+	Trail []Step
+}
+
+// Step is what a guard decided about a request, before its mode had a say.
+type Step struct {
+	Guard    guard.Kind
+	Mode     guard.Mode
+	Decision guard.Decision
 }
 
 // Decide runs the data path up to the upstream, and says what it found. It is what
@@ -73,6 +83,7 @@ func (g *Gateway) Decide(r *http.Request) Verdict {
 	st := g.state.Load()
 	var x exchange
 	v := Verdict{Header: make(http.Header)}
+	x.trail = &v.Trail
 	v.Decision = st.admit(&x, v.Header, r)
 	v.Reports = x.reports
 	if x.route != nil {

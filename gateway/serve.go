@@ -36,6 +36,8 @@ type exchange struct {
 	// reports are the decisions of guards in report mode that would have ended the
 	// request.
 	reports []guard.Decision
+	// trail is what each guard decided, if somebody asked for it: see Decide.
+	trail *[]Step
 }
 
 // ServeHTTP takes a request through the gate.
@@ -72,7 +74,7 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 
 	addr, d := s.clientAddr.Decide(r)
 	x.client, x.peer = addr, s.direct
-	if d = x.settle(s.addrMode, d); d.Ends() {
+	if d = x.settle(guard.ClientAddr, s.addrMode, d); d.Ends() {
 		return d
 	}
 	if mode := rt.modes[guard.CORS]; mode != guard.Off {
@@ -80,7 +82,7 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 		if mode == guard.Enforce {
 			rt.cors.SetHeaders(h, r, d)
 		}
-		if d = x.settle(mode, d); d.Ends() {
+		if d = x.settle(guard.CORS, mode, d); d.Ends() {
 			return d
 		}
 	}
@@ -92,18 +94,18 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 		if mode == guard.Enforce {
 			rt.bounds.SetHeaders(h, d)
 		}
-		if d = x.settle(mode, d); d.Ends() {
+		if d = x.settle(guard.Bounds, mode, d); d.Ends() {
 			return d
 		}
 	}
 	if mode := rt.modes[guard.CrossSite]; mode != guard.Off && !preflight {
-		if d = x.settle(mode, rt.crosssite.Decide(r)); d.Ends() {
+		if d = x.settle(guard.CrossSite, mode, rt.crosssite.Decide(r)); d.Ends() {
 			return d
 		}
 	}
 	// No step above reads what is removed here, and what was refused needs no cleaning.
 	if mode := rt.modes[guard.Scrub]; mode != guard.Off {
-		if d = x.settle(mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
+		if d = x.settle(guard.Scrub, mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
 			rt.stats.count(d.Reason, mode)
 			rt.scrub.Scrub(r.Header)
 		}
@@ -117,7 +119,10 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 }
 
 // settle applies a guard's mode to its decision: what is only reported does not happen.
-func (x *exchange) settle(mode guard.Mode, d guard.Decision) guard.Decision {
+func (x *exchange) settle(kind guard.Kind, mode guard.Mode, d guard.Decision) guard.Decision {
+	if x.trail != nil {
+		*x.trail = append(*x.trail, Step{kind, mode, d})
+	}
 	if mode == guard.Enforce || d.Outcome == guard.Allow {
 		return d
 	}

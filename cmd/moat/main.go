@@ -4,7 +4,7 @@
 // Output rules: what was asked for goes to standard output, everything else to standard
 // error. An error is one line "moat: error: …" that names place, value and reason,
 // followed by "moat: hint: …" where there is a way out. Exit codes: 0 it worked, 1 it
-// did not, 2 the command line is wrong.
+// did not, 2 the command line is wrong; moat explain has more of them.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moat-gateway/moat/config"
+	"github.com/moat-gateway/moat/explain"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -31,7 +32,7 @@ func run(args []string) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), schemaCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), explainCommand(), schemaCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("%s --help lists the flags", cmd.CommandPath())}
 	})
@@ -39,6 +40,9 @@ func run(args []string) int {
 	err := root.Execute()
 	if err == nil {
 		return 0
+	}
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
 	}
 	report(err)
 	var usage usageError
@@ -136,9 +140,20 @@ func versionCommand() *cobra.Command {
 
 func schemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "schema", Short: "Print the JSON Schema of moat.yaml", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := cmd.OutOrStdout().Write(config.Schema())
+		Use:       "schema [moat.yaml | explain]",
+		Short:     "Print the JSON Schema of moat.yaml, or of moat explain --json",
+		ValidArgs: []string{"moat.yaml", "explain"},
+		Args:      cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			schema := config.Schema()
+			switch {
+			case len(args) == 0 || args[0] == "moat.yaml":
+			case args[0] == "explain":
+				schema = explain.Schema()
+			default:
+				return usageError{fmt.Errorf("%q: no such schema", args[0]), "moat schema moat.yaml | explain"}
+			}
+			_, err := cmd.OutOrStdout().Write(schema)
 			return err
 		},
 	}

@@ -31,6 +31,14 @@ func TestScripts(t *testing.T) {
 			"waitfor": waitFor,
 			// replace FILE OLD NEW edits a file.
 			"replace": replace,
+			// exitcode CODE PROGRAM ARGUMENT... runs a program that must end with that code.
+			"exitcode": exitsWith,
+			// backend NAME starts a server, and sets NAME to its address.
+			"backend": backend,
+			// asked REQUEST... fails unless the backend was asked just this since last time.
+			"asked": backendAsked,
+			// validate FILE fails if the JSON in it is not of the published form.
+			"validate": validate,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", os.TempDir())

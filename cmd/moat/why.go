@@ -47,7 +47,7 @@ func whyCommand() *cobra.Command {
 				if err = json.Unmarshal(body, &rec); err != nil {
 					return fmt.Errorf("the admin listener's answer: %w", err)
 				}
-				return explain(out, rec)
+				return tell(out, rec)
 			}
 			var all []gateway.Record
 			if err = json.Unmarshal(body, &all); err != nil {
@@ -93,7 +93,7 @@ func ask(cmd *cobra.Command, admin, path string) ([]byte, error) {
 	return body, nil
 }
 
-func explain(w io.Writer, r gateway.Record) error {
+func tell(w io.Writer, r gateway.Record) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
