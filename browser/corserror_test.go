@@ -291,7 +291,9 @@ func corsPage(t *testing.T, advice *template.Template, name CORSError) []byte {
 	if i.Step == stepCORSCheck || i.Step == stepRedirect {
 		send = "--send "
 	}
-	fmt.Fprintf(&b, "\n## See it\n\n%s", block("sh", fmt.Sprintf("moat explain %s--from %s/ %q", send, e.page, e.call)))
+	if name != CorsDisabledScheme && name != InvalidLocalNetworkAccess { // which no command line asks for
+		fmt.Fprintf(&b, "\n## See it\n\n%s", block("sh", fmt.Sprintf("moat explain %s--from %s/ %q", send, e.page, e.call)))
+	}
 	fmt.Fprintf(&b, "\nIt does what the browser would do, and shows each step and what would mend it.\n")
 	fmt.Fprintf(&b, "\n*Step: [%s](%s). [All CORS errors](README.md).*\n", i.Step, i.Link)
 	page := b.Bytes()

@@ -72,6 +72,10 @@ func (l *load) mixedContent() bool {
 	if !l.secureTree() || trustworthy(u.origin) || l.req.API == Link {
 		return true
 	}
+	if l.p.LocalNetworkAccess && namedLocal(u) {
+		l.step("mixed content", linkMixed, "http is let through to a private address and to .local: the user is asked about the local network instead")
+		return true
+	}
 	if l.leniently() {
 		l.step("mixed content", linkMixed, "an image may come over http, after a redirect")
 		return true
@@ -119,6 +123,11 @@ func (l *load) leniently() bool {
 // secureTree reports whether the page or one that frames it came over https.
 func (l *load) secureTree() bool {
 	return l.from.url.Scheme == "https" || l.top.url.Scheme == "https"
+}
+
+// namedLocal reports whether the URL itself says that it is of the local network.
+func namedLocal(u location) bool {
+	return SpaceOf(u.origin.Host()) == Local && (isAddress(u) || strings.HasSuffix(u.origin.Host(), ".local"))
 }
 
 func isAddress(u location) bool {
