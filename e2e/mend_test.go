@@ -166,6 +166,7 @@ func judge(t *testing.T, need explain.Need, preflight *model.Exchange, actual mo
 			t.Errorf("Vary lacks Origin\n%s", about(e))
 		}
 	}
+	reads(t, need, preflight, actual)
 	for _, name := range need.Expose {
 		if !lists(actual.Answer.Header, "Access-Control-Expose-Headers", name) {
 			t.Errorf("%s is not exposed\n%s", name, about(&actual))
@@ -536,5 +537,43 @@ func TestMendedMoatFilesAreValid(t *testing.T) {
 				t.Errorf("%v\n%s", err, m.Code)
 			}
 		}
+	}
+}
+
+// reads asks the browser model whether the page comes to read the answer.
+func reads(t *testing.T, need explain.Need, preflight *model.Exchange, actual model.Exchange) {
+	t.Helper()
+	request := model.Request{API: model.Fetch, URL: actual.URL, Method: actual.Method}
+	if need.Credentials {
+		request.Credentials = "include"
+	}
+	for _, name := range need.Headers {
+		value := "1"
+		if strings.EqualFold(name, "Content-Type") {
+			value = "application/json"
+		}
+		request.Header = append(request.Header, model.Field{Name: name, Value: value})
+	}
+	p, err := model.ProfileNamed("chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := model.New(p)
+	b.LocalNetworkAllowed = true // the servers of the tests are on this machine
+	trace, err := b.Do(time.Now(), model.Page{URL: need.Origin + "/"}, request, func(m model.Message) model.Answer {
+		if !m.Preflight {
+			return actual.Answer
+		}
+		if preflight == nil {
+			t.Errorf("the browser asks first, and the need says that it does not")
+			return model.Answer{Status: http.StatusNotFound}
+		}
+		return preflight.Answer
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := trace.Verdict; v.Outcome != model.Readable || v.Status != actual.Answer.Status {
+		t.Errorf("%s %s: a browser does not let the page read the answer: %+v", actual.Method, actual.URL, v)
 	}
 }
