@@ -14,6 +14,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"html"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -80,6 +82,8 @@ func newWorld(t *testing.T) *world {
 		} {
 			s := &http.Server{
 				Handler: w, ReadHeaderTimeout: patience,
+				// Browsers open connections that they then have no use for.
+				ErrorLog:  log.New(io.Discard, "", 0),
 				TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}},
 			}
 			go func() { _ = serve(s) }()
