@@ -35,6 +35,10 @@
 // A package imports only from lines above its own (layers_test.go):
 //
 //	web             the vocabulary: origins, sites, public origins, header lists
+//	browser         the other end of the wire: what a browser does with a page's request
+//	browser/*       generated cases, to hold it against real browsers
+//	explain         what people paste, what the browser made of it, and what mends it
+//	explain/*       the live server, the terminal, the page in WebAssembly
 //	guard           Decision, Reason, Mode, and the answer to the client
 //	guard/*         one package for each protection; none imports another
 //	wire            the connection before net/http reads it
@@ -43,4 +47,5 @@
 //	demo            a sample backend and two pages, to see it happen
 //	cmd/moat        the command
 //	e2e             real Chromium, real curl, a real Express backend
+//	e2e/agree       real browsers against the model
 package moat
