@@ -72,7 +72,7 @@ func (l *load) mixedContent() bool {
 	if !l.secureTree() || trustworthy(u.origin) || l.req.API == Link {
 		return true
 	}
-	if l.p.LocalNetworkAccess && namedLocal(u) {
+	if l.p.LocalNetworkAccess && l.req.API != Form && namedLocal(u) {
 		l.step("mixed content", linkMixed, "http is let through to a private address and to .local: the user is asked about the local network instead")
 		return true
 	}
@@ -101,7 +101,7 @@ func (l *load) mixedContent() bool {
 
 // upgraded is https://w3c.github.io/webappsec-mixed-content/#upgrade-algorithm.
 func (l *load) upgraded(u location) location {
-	if l.req.API != Image || !l.p.UpgradesMixedImages || !l.secureTree() || u.url.Scheme != "http" || isAddress(u) || l.leniently() {
+	if l.req.API != Image || !l.p.UpgradesMixedImages || !l.secureTree() || u.url.Scheme != "http" || isAddress(u) || namedLocal(u) || l.leniently() {
 		return u
 	}
 	secure := *u.url
@@ -452,7 +452,7 @@ func (l *load) storageAccess() string {
 	switch {
 	case !l.b.BlockThirdPartyCookies:
 		return "active"
-	case !l.thirdly && sameSite(l.top.origin, l.url().origin):
+	case sameSite(l.top.origin, l.url().origin):
 		return "inactive"
 	}
 	return "none"

@@ -55,6 +55,8 @@ type Verdict struct {
 	Status int `json:"status,omitempty"`
 	// Type is the type of fetch's Response: basic, cors, opaque, opaqueredirect.
 	Type string `json:"type,omitempty"`
+	// Body is set if script can read the answer's body, or what it was sent as.
+	Body bool `json:"body,omitempty"`
 	// Headers are the names of the answer's header fields that script can read, in lower
 	// case and sorted.
 	Headers []string `json:"readable_headers,omitempty"`

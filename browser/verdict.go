@@ -47,6 +47,7 @@ func (l *load) netError(name string) bool {
 // finish is what the API makes of an answer that passed all checks.
 func (l *load) finish(a Answer) {
 	v := &l.t.Verdict
+	defer func() { v.Body = v.Outcome == Readable && l.method != "HEAD" && a.Status != 204 && a.Status != 304 }()
 	status := strconv.Itoa(a.Status)
 	switch l.req.API {
 	case Fetch, XHR:

@@ -374,7 +374,7 @@ func TestMendChanges(t *testing.T) {
 			"redirect-taint", `fetch("https://other.example/x", …)`, "anybody",
 		},
 		{"mixed content", fetched("http://api.example/items", "GET", nil), nil, "mixed-content", `fetch("https://api.example/items", …)`, ""},
-		{"the local network", fetched("http://192.168.0.7/", "GET", nil), nil, "mixed-content", "", ""},
+		{"the local network", fetched("http://192.168.0.7/", "GET", nil), nil, "local-network-permission", "", "permission"},
 		{"the local network, secure", fetched("https://192.168.0.7/", "GET", nil), nil, "local-network-permission", "", "permission"},
 		{
 			"CSP", page(func(p *browser.Page) { p.CSP = "default-src 'self'; img-src *" }, get),

@@ -21,6 +21,7 @@ const Root = "/case/"
 
 // Addresses are the hosts that are not where their names would put them.
 var Addresses = map[string]browser.AddressSpace{
+	"192.168.0.7": browser.Local, "printer.local": browser.Local,
 	"lan.test": browser.Local, "box.test": browser.Loopback, "box.app.test": browser.Loopback,
 }
 
@@ -104,7 +105,7 @@ func (g *generator) page() {
 }
 
 func (g *generator) target() string {
-	host := g.oneOf("self", "api.test", "api.test", "api.test", "api.test", "api.app.test", "api.app.test", "evil.test", "app.test", "localhost", "box.test", "lan.test")
+	host := g.oneOf("self", "api.test", "api.test", "api.test", "api.test", "api.app.test", "api.app.test", "evil.test", "app.test", "localhost", "box.test", "lan.test", "192.168.0.7", "printer.local")
 	scheme := g.oneOf("https", "https", "https", "http")
 	if host == "self" {
 		return g.selfOrigin()
