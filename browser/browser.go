@@ -19,12 +19,12 @@ type Browser struct {
 	Space func(hostport string) AddressSpace
 
 	permits map[permitKey]*permit
-	cache   map[string][]cached
+	cache   map[string]cached
 }
 
 // New makes a browser that has been nowhere yet.
 func New(p *Profile) *Browser {
-	return &Browser{Profile: p, Space: SpaceOf, permits: map[permitKey]*permit{}, cache: map[string][]cached{}}
+	return &Browser{Profile: p, Space: SpaceOf, permits: map[permitKey]*permit{}, cache: map[string]cached{}}
 }
 
 // SetCookie puts a cookie into the jar as if an answer from the URL had set it, in a tab

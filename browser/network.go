@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,9 +116,9 @@ func (l *load) upgraded(u location) location {
 }
 
 // leniently reports whether an image is let through over http, with a warning: one that
-// was first asked of this machine.
+// was first asked of a host whose name says that it is this machine, or near it.
 func (l *load) leniently() bool {
-	return l.req.API == Image && len(l.urls) > 0 && l.urls[0].origin.Loopback()
+	return l.req.API == Image && len(l.urls) > 0 && SpaceOf(l.urls[0].origin.Host()) != Public
 }
 
 // secureTree reports whether the page or one that frames it came over https.
@@ -625,10 +626,10 @@ func (l *load) rewriteMethod(status int) {
 
 // cached is an answer in the HTTP cache, with the request's fields that it varies by.
 type cached struct {
-	request Header
-	vary    []string
-	answer  Answer
-	until   time.Time
+	// vary has the values of the request's fields that it varies by; nil is Vary: *.
+	vary   map[string]string
+	answer Answer
+	until  time.Time
 }
 
 func (l *load) cacheKey(url string) string {
@@ -640,12 +641,9 @@ func (b *Browser) lookup(l *load, m Message) (Answer, bool) {
 	if m.Method != "GET" || l.opaque || l.freshCopy() || slices.ContainsFunc(l.header, asksAnew) {
 		return Answer{}, false
 	}
-	for _, c := range b.cache[l.cacheKey(m.URL)] {
+	if c, ok := b.cache[l.cacheKey(m.URL)]; ok {
 		fresh := c.until.After(l.now) || l.req.Cache == "force-cache" || l.req.Cache == "only-if-cached"
-		same := !slices.ContainsFunc(c.vary, func(name string) bool {
-			return name == "*" || c.request.Value(name) != m.Header.Value(name)
-		})
-		if fresh && same {
+		if fresh && c.vary != nil && maps.Equal(c.vary, l.selecting(m, c.answer)) {
 			return c.answer, true
 		}
 	}
@@ -674,6 +672,23 @@ func (l *load) bypassesCache() bool {
 func asksAnew(f Field) bool {
 	name := strings.ToLower(f.Name)
 	return (name == "cache-control" || name == "pragma") && strings.EqualFold(f.Value, "no-cache")
+}
+
+// selecting are the fields of a request that Vary names (RFC 9111 section 4.1), nil if it
+// names all.
+func (l *load) selecting(m Message, a Answer) map[string]string {
+	values := map[string]string{}
+	for name := range strings.SplitSeq(a.Header.Value("Vary"), ",") {
+		switch name = strings.ToLower(strings.Trim(name, " \t")); {
+		case name == "*":
+			return nil
+		case name == "accept" && !m.Header.Has(name):
+			values[name] = l.dest // the browser's own differs by what is asked for
+		case name != "":
+			values[name] = m.Header.Value(name)
+		}
+	}
+	return values
 }
 
 func (b *Browser) store(l *load, m Message, a Answer) {
@@ -705,11 +720,5 @@ func (b *Browser) store(l *load, m Message, a Answer) {
 		}
 	}
 	// One that is not fresh only serves those who do not mind (cache: force-cache).
-	c := cached{request: m.Header, answer: a, until: l.now.Add(age)}
-	for name := range strings.SplitSeq(a.Header.Value("Vary"), ",") {
-		if name = strings.Trim(name, " \t"); name != "" {
-			c.vary = append(c.vary, name)
-		}
-	}
-	b.cache[l.cacheKey(m.URL)] = []cached{c}
+	b.cache[l.cacheKey(m.URL)] = cached{vary: l.selecting(m, a), answer: a, until: l.now.Add(age)}
 }
