@@ -10,6 +10,7 @@ import (
 // ExplainDiagnosis explains an error text, without asking anybody. What the text does not
 // tell stays open: which of several failures it was, which headers came.
 func ExplainDiagnosis(d Diagnosis) *Explanation {
+	d.Text, d.Value = WithoutSecrets(d.Text), WithoutSecrets(d.Value)
 	e := &Explanation{Source: FromConsole, Browser: d.profile(), Outcome: Blocked, Question: d.question()}
 	names := d.Candidates
 	if d.CORS != "" {
@@ -63,9 +64,9 @@ func (x *Diagnosis) question() Question {
 		q.Page.URL = u.String()
 	}
 	q.Page.Sandboxed = x.Origin == "null"
-	q.Request = browser.Request{API: x.API, URL: shownRaw(cleanURL(x.URL)), Method: shownRaw(x.Method)}
+	q.Request = browser.Request{API: x.API, URL: shownRaw(redactURL(x.URL)), Method: shownRaw(x.Method)}
 	if x.RedirectedFrom != "" {
-		q.Request.URL = shownRaw(cleanURL(x.RedirectedFrom))
+		q.Request.URL = shownRaw(redactURL(x.RedirectedFrom))
 	}
 	return q
 }

@@ -228,6 +228,9 @@ func (s Setting) ask(q Question, server browser.Server) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range t.Steps {
+		t.Steps[i].Text = withoutValues(t.Steps[i].Text, q.Request.Header)
+	}
 	e.Question, e.Trace = redactQuestion(q), t
 	return e, nil
 }
@@ -237,6 +240,10 @@ func (e *Explanation) judge() {
 	html := answeredWithHTML(&e.Trace)
 	e.Pending = cutWithheld(&e.Trace)
 	redactTrace(&e.Trace)
+	for i := range e.Gate {
+		g := &e.Gate[i]
+		g.Request, g.Seen = WithoutSecrets(g.Request), WithoutSecrets(g.Seen)
+	}
 	q, t := e.Question, &e.Trace
 	if e.Pending == nil {
 		e.Failure = failureOf(q, t)
@@ -279,9 +286,10 @@ func cutWithheld(t *browser.Trace) *Pending {
 	return &Pending{Message: last.Message, Why: why}
 }
 
-// pendingNeeds are the fields without which script could not read the answer.
+// pendingNeeds are the fields without which script could not read the answer. Origin null
+// is anybody's: no server should grant it anything.
 func pendingNeeds(q Question, m *browser.Message) browser.Header {
-	if m.Preflight || !m.Header.Has("Origin") || (q.Request.API != browser.Fetch && q.Request.API != browser.XHR && q.Request.API != browser.EventSource) {
+	if m.Preflight || !m.Header.Has("Origin") || m.Header.Value("Origin") == "null" || (q.Request.API != browser.Fetch && q.Request.API != browser.XHR && q.Request.API != browser.EventSource) {
 		return nil
 	}
 	needed := browser.Header{{Name: "Access-Control-Allow-Origin", Value: m.Header.Value("Origin")}}

@@ -224,6 +224,84 @@ func TestExplainKeepsNoSecret(t *testing.T) {
 	}
 }
 
+func TestExplainKeepsNoSecretOfURLsAndUnknownFields(t *testing.T) {
+	const secrets = "?access_token=SECRET&key=SECRET&next=https://u:SECRET@x.example/%3Fcode%3DSECRET#id_token=SECRET"
+	q := asking("PUT", "X-Functions-Key", "SECRET", "Ocp-Apim-Whatever", "SECRET")
+	q.Page.URL += secrets
+	q.Page.Ancestors = []string{"https://top.example/" + secrets}
+	q.Request.URL += secrets
+	var sent []string
+	server := func(m browser.Message) browser.Answer {
+		a := answers(200, "Access-Control-Allow-Origin", "*", "Access-Control-Allow-Methods", "*", "Access-Control-Allow-Headers", "*")(m)
+		if !m.Preflight && len(sent) == 0 {
+			sent = append(sent, m.URL, m.Header.Value("X-Functions-Key"))
+			a.Status, a.Header = 307, append(a.Header, browser.Field{Name: "Location", Value: "https://api.example/" + secrets})
+		}
+		return a
+	}
+	for name, s := range map[string]browser.Server{
+		"allowed": server, "pending": preflightsOnly(server), "blocked": answers(404), "failed": fails("net::ERR_FAILED"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := explain.Explain(q, s, now, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaks(t, "SECRET", e)
+		})
+	}
+	for _, h := range [][]string{{"X Api Key", "SECRET"}, {"X Api Key", strings.Repeat("SECRET", 20)}, {"Authorization", "Bearer SECRET\n\"…\x01"}} {
+		e, err := explain.Explain(asking("GET", h...), server, now, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Executed.Answer != explain.ExecutedNo {
+			t.Errorf("%q: %s", h, e.Summary)
+		}
+		leaks(t, "SECRET", e)
+	}
+	if len(sent) != 2 || !strings.Contains(sent[0], "key=SECRET") || sent[1] != "SECRET" {
+		t.Errorf("the server was sent %q", sent)
+	}
+	e, err := explain.Setting{Now: now}.ExplainPolicy(q, func(browser.Message) explain.Ruling {
+		return explain.Ruling{Answer: browser.Answer{Status: 403}, Refused: true, Steps: []explain.GateStep{{Request: "PUT /v1" + secrets, Seen: "path: /v1" + secrets, Outcome: "deny"}}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaks(t, "SECRET", e)
+	leaks(t, "SECRET", explain.ExplainDiagnosis(explain.Diagnosis{CORS: browser.MissingAllowOriginHeader, URL: itemsURL + secrets, Text: "Access to fetch at '" + itemsURL + secrets + "' has been blocked"}))
+}
+
+func TestWithoutSecretsKeepsWhatIsNone(t *testing.T) {
+	for text, want := range map[string]string{
+		"GET https://api.example/items?page=2&monkey=1#top":              "",
+		"see https://fetch.spec.whatwg.org/#cors-check, mail a@b.test":   "",
+		`"https://u:p@ss@api.example:bad/" is no URL`:                    `"https://%E2%80%A6@api.example:bad/" is no URL`,
+		"'https://api.example/?Token=a' from origin 'https://a.example'": "'https://api.example/?Token=%E2%80%A6' from origin 'https://a.example'",
+		"https://a.example/#access_token=a&state=b then more":            "https://a.example/#%E2%80%A6 then more",
+	} {
+		if want == "" {
+			want = text
+		}
+		if got := explain.WithoutSecrets(text); got != want {
+			t.Errorf("%s\n got %s\nwant %s", text, got, want)
+		}
+	}
+}
+
+func TestPendingAsksNoGrantForOriginNull(t *testing.T) {
+	q := asking("GET")
+	q.Page.Sandboxed = true
+	e, err := explain.Explain(q, preflightsOnly(answers(204)), now, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Pending == nil || len(e.Pending.Needed) > 0 {
+		t.Errorf("%+v", e.Pending)
+	}
+}
+
 func TestExplainSaysThatACookieIsNotKept(t *testing.T) {
 	q := asking("GET")
 	q.Cookies = []browser.Seed{{URL: itemsURL, SetCookie: "__Host-a=SECRET; Path=/x"}}

@@ -619,7 +619,8 @@ func shownRaw(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0xfffd,
-			r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2060 && r <= 0x206f, r == 0xfeff:
+			r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2060 && r <= 0x206f, r == 0xfeff,
+			r == 0x061c, r == 0x180e, r >= 0xfff9 && r <= 0xfffb, r >= 0xe0000 && r <= 0xe007f:
 			return -1
 		}
 		return r

@@ -741,10 +741,12 @@ func redactField(name, value string) string {
 		return redactLocation(value)
 	case strings.HasPrefix(name, "access-control-") || name == "www-authenticate":
 		return value
+	case name == "key" || strings.HasSuffix(name, "-key") || strings.HasSuffix(name, "_key"):
+		return hidden
 	}
 	for _, part := range []string{
 		"token", "secret", "api-key", "apikey", "api_key", "passw", "session", "auth", "csrf", "xsrf",
-		"signature", "credential", "cookie", "jwt",
+		"signature", "credential", "cookie", "jwt", "websocket-protocol",
 	} {
 		if strings.Contains(name, part) {
 			return hidden
@@ -805,17 +807,23 @@ func redactQuery(raw string) string {
 	return before + "?" + strings.Join(parts, "&")
 }
 
+// secretEnds are what the names of secret query parameters end in, and secretNames are such
+// names themselves.
+var (
+	secretEnds = []string{
+		"token", "secret", "password", "passwd", "signature", "apikey", "_key", "-key", "authorization", "credential", "jwt",
+		"sessionid", "session_id",
+	}
+	secretNames = []string{"sig", "auth", "pwd", "key", "code", "sid"}
+)
+
 func secretParameter(name string) bool {
 	if plain, err := url.QueryUnescape(name); err == nil {
 		name = plain
 	}
 	name = strings.ToLower(name)
-	for _, end := range []string{"token", "secret", "password", "passwd", "signature", "apikey", "api_key", "api-key", "authorization", "credential", "jwt"} {
-		if strings.HasSuffix(name, end) {
-			return true
-		}
-	}
-	return name == "sig" || name == "auth" || name == "pwd"
+	return slices.Contains(secretNames, name) ||
+		slices.ContainsFunc(secretEnds, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
 func dropField(h browser.Header, name string) browser.Header {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -92,7 +94,7 @@ func explainCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.changed = cmd.Flags().Changed
-			return f.run(cmd, args)
+			return withoutSecrets(f.run(cmd, args))
 		},
 	}
 	flags := cmd.Flags()
@@ -226,10 +228,15 @@ func codeOf(all []*explain.Explanation) error {
 
 func (f *explainFlags) print(out io.Writer, all []asked, explanations []*explain.Explanation) error {
 	if f.json {
-		enc := json.NewEncoder(out)
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
-		return enc.Encode(explain.Report{Explanations: explanations})
+		if err := enc.Encode(explain.Report{Explanations: explanations}); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, escaped(b.String()))
+		return err
 	}
 	o := textOptions(out, f.noColor)
 	for _, t := range f.targets {
@@ -262,6 +269,40 @@ func (f *explainFlags) print(out io.Writer, all []asked, explanations []*explain
 		return text.Count(out, explanations, o)
 	}
 	return nil
+}
+
+// escaped writes JSON's characters that could steer a terminal as \u…: encoding/json leaves
+// those above U+007E as they are. Outside of strings, JSON has none of them.
+func escaped(s string) string {
+	if strings.IndexFunc(s, steers) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if !steers(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
+}
+
+func steers(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+
+// withoutSecrets is an error that may quote what the user gave: URLs with tokens in them,
+// what strangers wrote.
+func withoutSecrets(err error) error {
+	clean := func(s string) string { return printable(explain.WithoutSecrets(s)) }
+	if e, ok := errors.AsType[usageError](err); ok {
+		return usageError{errors.New(clean(e.Error())), clean(e.hint)}
+	}
+	if e, ok := errors.AsType[hintedError](err); ok {
+		return hintedError{errors.New(clean(e.Error())), clean(e.hint)}
+	}
+	return err
 }
 
 // hint says, beside the output, what would tell more.

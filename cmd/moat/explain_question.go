@@ -263,7 +263,7 @@ func (f *explainFlags) paste(ctx context.Context, s string) ([]asked, error) {
 		}
 		var all []asked
 		for _, d := range p.Diagnoses {
-			all = append(all, asked{d.Text, func() (*explain.Explanation, error) { return explain.ExplainDiagnosis(d), nil }})
+			all = append(all, asked{explain.WithoutSecrets(d.Text), func() (*explain.Explanation, error) { return explain.ExplainDiagnosis(d), nil }})
 		}
 		return all, nil
 	}
@@ -291,7 +291,7 @@ func (f *explainFlags) ask(ctx context.Context, questions []explain.Question) ([
 		if policy != nil {
 			run = func() (*explain.Explanation, error) { return setting.ExplainPolicy(q, policy.decide) }
 		}
-		all = append(all, asked{strings.TrimSpace(q.Request.Method + " " + q.Request.URL), run})
+		all = append(all, asked{explain.WithoutSecrets(strings.TrimSpace(q.Request.Method + " " + q.Request.URL)), run})
 	}
 	return all, nil
 }
@@ -355,7 +355,9 @@ func (f *explainFlags) applyHeaders(q *explain.Question) error {
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		switch {
 		case !ok || name == "":
-			return usageError{fmt.Errorf("--header: %.100q: not \"Name: value\"", h), `for instance -H "Content-Type: application/json"`}
+			return usageError{errors.New(`--header: not "Name: value"`), `for instance -H "Content-Type: application/json"`}
+		case strings.ContainsAny(value, "\r\n\x00"):
+			return usageError{fmt.Errorf("--header: the value of %.100q has a line break or a NUL, which no header field can have", name), "remove it"}
 		case strings.EqualFold(name, "Cookie"):
 			return usageError{errors.New("--header: script cannot set Cookie"), `say which cookies the browser has: --cookie "name=value; SameSite=Lax" --credentials include`}
 		case strings.EqualFold(name, "Origin") && q.Page.URL == "" && value != "null":

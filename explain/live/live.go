@@ -79,8 +79,8 @@ type Client struct {
 	notes []string
 	// refused is why the last connection was not allowed.
 	refused error
-	// secure are the hosts that were asked over TLS.
-	secure map[string]bool
+	// secure is set once a host was asked over TLS.
+	secure bool
 }
 
 // New returns a Client. ctx ends whatever it does; call Close when done.
@@ -102,7 +102,7 @@ func New(ctx context.Context, o Options) *Client {
 	}
 	o.Named = named
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeouts*o.Timeout)
-	return &Client{o: o, ctx: ctx, cancel: cancel, secure: map[string]bool{}}
+	return &Client{o: o, ctx: ctx, cancel: cancel}
 }
 
 // Close ends whatever is under way.
@@ -128,15 +128,14 @@ func (c *Client) named(host string) bool { return slices.Contains(c.o.Named, can
 // trusts reports whether credentials may go to the URL: its host was named, and no redirect
 // leads from TLS to plain text, where anybody on the way could read them.
 func (c *Client) trusts(u *url.URL) bool {
-	host := canonical(u.Hostname())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if u.Scheme == "https" || u.Scheme == "wss" {
-		c.secure[host] = true
-	} else if c.secure[host] {
+		c.secure = true
+	} else if c.secure {
 		return false
 	}
-	return c.named(host)
+	return c.named(u.Hostname())
 }
 
 // canonical is a host as it is compared: in lower case, without brackets and final dot.
@@ -168,6 +167,7 @@ func (c *Client) Server(m browser.Message) browser.Answer {
 		c.note("The request could not be built: %v.", err)
 		return browser.Answer{Failure: "net::ERR_INVALID_ARGUMENT"}
 	}
+	_ = c.takeRefused() // an earlier connection may have gone to another address of its host
 	transport := c.transport()
 	defer transport.CloseIdleConnections()
 	res, err := transport.RoundTrip(r)
@@ -340,6 +340,9 @@ func (c *Client) check(host, address string) error {
 		return nil
 	}
 	err = fmt.Errorf("it leads to %s, which has the private address %s and was not named", host, ap.Addr())
+	if canonical(host) == canonical(ap.Addr().String()) {
+		err = fmt.Errorf("it leads to the private address %s, which was not named", ap.Addr())
+	}
 	c.mu.Lock()
 	c.refused = err
 	c.mu.Unlock()
@@ -392,7 +395,7 @@ func (c *Client) resolved(host string) bool {
 var notPublic = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 	"192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-	"::/127", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+	"::/8", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
 )
 
 func prefixes(list ...string) []netip.Prefix {

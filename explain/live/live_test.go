@@ -344,13 +344,14 @@ func TestNoSecretGoesToAnotherHost(t *testing.T) {
 }
 
 func TestNoSecretGoesFromTLSToPlainText(t *testing.T) {
-	c := client(t, Options{}, "https://api.example")
+	c := client(t, Options{}, "https://api.example", "https://listed.example")
 	for _, step := range []struct {
 		target string
 		want   bool
 	}{
 		{"http://api.example/", true}, // it was named like this, and nothing was secure yet
 		{"https://API.example:8443/", true},
+		{"http://listed.example/", false}, // never asked over TLS itself, and yet a way down
 		{"http://api.example/", false},
 		{"ws://api.example./", false},
 		{"https://api.example/", true},
@@ -413,7 +414,7 @@ func TestOnlyPublicAddressesArePublic(t *testing.T) {
 		"169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false, "0.1.2.3": false, "192.0.0.192": false, "198.18.0.1": false,
 		"224.0.0.1": false, "255.255.255.255": false, "::1": false, "::": false, "fe80::1": false, "fe80::1%eth0": false,
 		"fd00:ec2::254": false, "fc00::1": false, "ff02::1": false, "::ffff:127.0.0.1": false, "::ffff:10.0.0.1": false,
-		"64:ff9b::7f00:1": false, "2002:7f00:1::": false,
+		"64:ff9b::7f00:1": false, "2002:7f00:1::": false, "::127.0.0.1": false, "::ffff:0:127.0.0.1": false,
 	} {
 		if got := public(netip.MustParseAddr(a)); got != want {
 			t.Errorf("public(%s) = %v", a, got)

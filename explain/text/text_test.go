@@ -188,6 +188,20 @@ func TestWidthIsRespected(t *testing.T) {
 	}
 }
 
+func TestStrangersCannotSteerTheTerminal(t *testing.T) {
+	e := &explain.Explanation{
+		Summary: "a\x1b[31mb\u009b31mc\u202ed\u061ce\u2066f\U000e0041g\ufff9h",
+		Notes:   []string{"n\u180eo\u200fp"},
+	}
+	var b strings.Builder
+	if err := text.Write(&b, e, text.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); !strings.Contains(got, "a[31mb31mcdefgh\n") || !strings.Contains(got, "nop") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestASCIIIsASCII(t *testing.T) {
 	for name, e := range cases(t) {
 		var b bytes.Buffer
