@@ -97,7 +97,7 @@ var Departures = []Departure{
 		"OnlyNavigationsHideOrigin",
 		[]string{"chromium"},
 		"the referrer policy turns Origin into null on requests that are not CORS (https://fetch.spec.whatwg.org/#append-a-request-origin-header)",
-		"on navigations, such as forms, alone",
+		"on navigations, such as forms, alone, and only by the policy with which they began",
 		"measured",
 	},
 	{

@@ -387,7 +387,11 @@ func (l *load) originHeader() string {
 	if l.p.RedirectsHideOrigin && l.urls[0].origin != l.url().origin {
 		return "null"
 	}
-	if l.mode != "cors" && (l.navigation() || !l.p.OnlyNavigationsHideOrigin) && hidesOrigin(l.policy, l.from, l.url()) {
+	policy, to := l.policy, l.url()
+	if l.p.OnlyNavigationsHideOrigin && len(l.urls) > 1 {
+		policy, to = l.policies[0], l.urls[0]
+	}
+	if l.mode != "cors" && (l.navigation() || !l.p.OnlyNavigationsHideOrigin) && hidesOrigin(policy, l.from, to) {
 		return "null"
 	}
 	return l.origin()

@@ -35,7 +35,7 @@ type Profile struct {
 	// ReferrerNeverGrows: after a redirect no more is told than was told before it.
 	ReferrerNeverGrows bool
 	// OnlyNavigationsHideOrigin: the referrer policy turns the Origin header of forms into
-	// null, and not that of other requests without CORS.
+	// null, and not that of other requests without CORS; and only as it was at first.
 	OnlyNavigationsHideOrigin bool
 	// RedirectsHideOrigin: a request without CORS that was redirected to another origin
 	// has the Origin null, also when the redirect came from the page's own.
