@@ -40,7 +40,7 @@ func (b *Browser) SetCookie(from, line, top string, at time.Time) error {
 		if bad != nil {
 			return bad
 		}
-		if !sameSite(t.origin, u.origin) {
+		if !b.Profile.sameSite(t.origin, u.origin) {
 			c = cookieContext{thirdParty: true, partition: partitionKey(t.origin.Site(), true), partitionAll: b.Profile.PartitionsThirdPartyCookies}
 		}
 	}

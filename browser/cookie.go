@@ -326,3 +326,13 @@ func (k *Cookie) withheld(p *Profile, c cookieContext, secure bool, now time.Tim
 // siteFor is "site" for cookies: two origins are of one site if scheme and registrable
 // domain are equal.
 func sameSite(a, b web.Origin) bool { return !a.IsZero() && !b.IsZero() && web.SameSite(a, b) }
+
+// sameSite is sameSite for the profile's cookies.
+func (p *Profile) sameSite(a, b web.Origin) bool {
+	return sameSite(a, b) || p.SitesIgnoreScheme && sameSiteHost(a, b)
+}
+
+// sameSiteForMetadata is sameSite for Sec-Fetch-Site.
+func (p *Profile) sameSiteForMetadata(a, b web.Origin) bool {
+	return sameSite(a, b) || p.SitesIgnoreScheme && sameSiteHost(a, b) && trustworthy(a) && trustworthy(b)
+}

@@ -102,6 +102,8 @@ func (p *Profile) preflightAge(h Header) time.Duration {
 	v, ok := h.Get("Access-Control-Max-Age")
 	n, err := strconv.ParseInt(strings.Trim(v, " \t"), 10, 64)
 	switch {
+	case ok && err != nil && p.NarrowPermits:
+		return 0
 	case !ok || err != nil:
 		return min(defaultPreflightAge, p.MaxPreflightAge)
 	case n <= 0:
@@ -120,7 +122,7 @@ func newPermit(h Header, include bool) (*permit, *corsFault) {
 	}
 	headers, ok := allowList(h, "Access-Control-Allow-Headers")
 	if !ok {
-		return nil, &corsFault{InvalidAllowHeadersPreflightResponse, ""}
+		return &permit{methods: methods, include: include}, &corsFault{InvalidAllowHeadersPreflightResponse, ""}
 	}
 	for i, name := range headers {
 		headers[i] = strings.ToLower(name)

@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/moat-gateway/moat/web"
@@ -87,6 +88,18 @@ func orbBlocks(a Answer) bool {
 		return false
 	}
 	return strings.HasPrefix(text, ")]}'") || looksJSON(text) || looksHTML(text) || strings.HasPrefix(text, "<?xml")
+}
+
+// orbParses is orbBlocks for a browser that parses what it lets through.
+func orbParses(a Answer) bool {
+	kind := essence(a.Header.Value("Content-Type"))
+	switch {
+	case javaScript(kind):
+		return false
+	case kind == "text/css", kind == "image/svg+xml", kind == "":
+		return false
+	}
+	return orbBlocks(a) || !isImage(kind, a.Body) && json.Valid([]byte(a.Body))
 }
 
 func neverSniffed(kind string) bool {

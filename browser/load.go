@@ -29,6 +29,8 @@ type load struct {
 	header                                            Header
 	body                                              *Body
 	forced                                            bool // use-CORS-preflight flag
+	crossed                                           bool // what was asked last was under CORS
+	asked                                             bool // it needed a preflight, if only for another origin
 	urls                                              []location
 	policies                                          []string // the referrer policies of the earlier urls
 	cors                                              bool     // response tainting is "cors"
@@ -67,7 +69,7 @@ func (b *Browser) newLoad(now time.Time, page Page, req Request, server Server) 
 		if l.top, err = parseURL(a, nil); err != nil {
 			return nil, fmt.Errorf("page: ancestor: %w", err)
 		}
-		if !sameSite(l.top.origin, l.from.origin) {
+		if !l.p.sameSite(l.top.origin, l.from.origin) {
 			l.thirdly = true
 		}
 	}
@@ -259,7 +261,7 @@ func (l *load) setHeaders(keep func(Field) bool) bool {
 			l.step("request-no-cors guard", fetchStandard+"#no-cors-safelisted-request-header-name", "mode no-cors drops %s silently", f.Name)
 			continue
 		}
-		if i := slices.IndexFunc(l.header, func(o Field) bool { return strings.EqualFold(o.Name, f.Name) }); i >= 0 {
+		if i := slices.IndexFunc(l.header, func(o Field) bool { return strings.EqualFold(o.Name, f.Name) }); i >= 0 && (l.req.API != Fetch || !l.p.FetchHeadersStayApart) {
 			l.header[i].Value += ", " + f.Value
 			continue
 		}
@@ -320,7 +322,9 @@ func (l *load) prepareFetch() bool {
 	if r.Body != nil && (l.method == "GET" || l.method == "HEAD") {
 		return l.throw("Request constructor", linkRequest, "a %s request cannot have a body", l.method)
 	}
-	if r.Body != nil && r.Body.Kind == "stream" {
+	if r.Body != nil && r.Body.Kind == "stream" && l.p.StreamsAreText {
+		l.body = &Body{Kind: "text", Text: "[object ReadableStream]"}
+	} else if r.Body != nil && r.Body.Kind == "stream" {
 		if l.mode == "no-cors" {
 			return l.throw("Request constructor", linkRequest, "a stream as body needs mode cors or same-origin")
 		}
@@ -350,7 +354,7 @@ func (l *load) prepareXHR() bool {
 	if l.method == "GET" || l.method == "HEAD" {
 		l.body = nil
 	}
-	l.forced = l.req.UploadListener && l.body != nil
+	l.forced = l.req.UploadListener && (l.body != nil || l.p.ListenersForcePreflight)
 	l.prepareBody()
 	return true
 }

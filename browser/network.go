@@ -11,13 +11,26 @@ import (
 // mainFetch is what is checked before anything leaves
 // (https://fetch.spec.whatwg.org/#concept-main-fetch).
 func (l *load) mainFetch() bool {
+	if l.req.API == Ping && l.p.NoPings {
+		l.fail("hyperlink auditing", "https://html.spec.whatwg.org/#hyperlink-auditing", "this browser sends no pings")
+		return l.blocked("other", "")
+	}
 	if !trustworthy(l.urls[0].origin) { // which redirects are not asked
 		l.urls[0] = l.upgraded(l.urls[0])
 	}
 	u := l.url()
 	if d := cspBlocks(l.page.CSP, l.req.API, l.from, u, false); d != "" {
 		l.fail("Content Security Policy", linkCSP, "the page's own policy, %q, does not allow %s", d, u)
-		return l.blocked("csp", "")
+		l.blocked("csp", "")
+		switch {
+		case l.req.API == Beacon && l.p.BlocksTell:
+			l.t.Verdict.Script = "false"
+		case l.req.API == Frame && l.p.BlocksTell:
+			l.t.Verdict.Script = "error"
+		case l.req.API == WebSocket && l.p.BlocksTell:
+			l.t.Verdict.Script = l.api.throws
+		}
+		return false
 	}
 	// The standard asks this last, which makes no difference but to the name of the failure.
 	if !l.enter() || !l.mixedContent() {
@@ -70,7 +83,10 @@ func (l *load) enter() bool {
 // nothing over http, except on this machine.
 func (l *load) mixedContent() bool {
 	u := l.url()
-	if !l.secureTree() || trustworthy(u.origin) || l.req.API == Link {
+	if trustworthy(u.origin) || l.req.API == Link || !l.secureTree() && !l.confirmed() {
+		return true
+	}
+	if l.req.API == Form && l.p.FormsAreConfirmed && len(l.urls) > 1 {
 		return true
 	}
 	if l.p.LocalNetworkAccess && l.req.API != Form && namedLocal(u) {
@@ -96,6 +112,9 @@ func (l *load) mixedContent() bool {
 		l.t.Verdict.BlockedReason, l.t.Verdict.NetError = "other", "net::ERR_BLOCKED_BY_CLIENT"
 	case l.req.API == Frame:
 		l.t.Verdict.Script = "" // not even an event
+		if l.p.BlocksTell && len(l.urls) == 1 {
+			l.t.Verdict.Script = "error"
+		}
 	}
 	return false
 }
@@ -118,7 +137,16 @@ func (l *load) upgraded(u location) location {
 // leniently reports whether an image is let through over http, with a warning: one that
 // was first asked of a host whose name says that it is this machine, or near it.
 func (l *load) leniently() bool {
+	if l.p.LocalPagesMixImages {
+		return l.req.API == Image && len(l.urls) > 0 && l.from.origin.Loopback()
+	}
 	return l.req.API == Image && len(l.urls) > 0 && SpaceOf(l.urls[0].origin.Host()) != Public
+}
+
+// confirmed reports whether the browser asks the user before it sends a form from this
+// page over http, and so does not send it here.
+func (l *load) confirmed() bool {
+	return l.req.API == Form && l.p.FormsAreConfirmed && trustworthy(l.from.origin)
 }
 
 // secureTree reports whether the page or one that frames it came over https.
@@ -175,6 +203,9 @@ func (l *load) httpFetch() (Answer, bool) {
 	if !l.localNetwork() {
 		return Answer{}, false
 	}
+	if l.p.RedirectsRepeatPreflight && l.mode == "cors" {
+		l.asked = l.asked || len(l.unsafeHeaders()) > 0
+	}
 	if l.cors && !l.preflight() {
 		return Answer{}, false
 	}
@@ -182,6 +213,7 @@ func (l *load) httpFetch() (Answer, bool) {
 		l.fail("HTTP-network fetch", linkNetwork, "a stream as body needs HTTP/2 or HTTP/3, which browsers only speak over TLS")
 		return Answer{}, l.netError("net::ERR_ALPN_NEGOTIATION_FAILED")
 	}
+	l.crossed = l.cors
 	m := l.message()
 	a, cachedAnswer := l.b.lookup(l, m)
 	if !cachedAnswer {
@@ -203,11 +235,14 @@ func (l *load) httpFetch() (Answer, bool) {
 	}
 	// An answer that is withheld from the page is dropped on its way, and not kept; a
 	// redirect came whole.
-	if !cachedAnswer && isRedirect(a.Status) {
+	if !cachedAnswer && (isRedirect(a.Status) || l.p.CacheKeepsWithheld) {
 		l.b.store(l, m, a)
 	}
 	if l.cors {
 		if fault := corsCheck(a.Header, l.origin(), l.credentials == "include"); fault != nil {
+			if l.p.NarrowPermits {
+				delete(l.b.permits, l.permitKey())
+			}
 			l.fail("CORS check", linkCORSCheck, "%s", l.faultText(fault))
 			return a, l.corsFailed(*fault)
 		}
@@ -222,7 +257,7 @@ func (l *load) httpFetch() (Answer, bool) {
 	if isRedirect(a.Status) {
 		return a, true
 	}
-	if l.mode == "no-cors" && l.api.element && !l.sameOriginAs(l.url()) && orbBlocks(a) {
+	if l.mode == "no-cors" && l.api.element && !l.sameOriginAs(l.url()) && (l.p.ORBParses && orbParses(a) || !l.p.ORBParses && orbBlocks(a)) {
 		l.fail("opaque response blocking", linkORB, "an answer of type %q is nothing that another site's page may show or run", essence(a.Header.Value("Content-Type")))
 		return a, l.netError("net::ERR_BLOCKED_BY_ORB")
 	}
@@ -254,15 +289,16 @@ func (l *load) unsafeHeaders() []string { return l.p.UnsafeRequestHeaders(l.head
 // is false if the request may not be made.
 func (l *load) preflight() bool {
 	unsafe := l.unsafeHeaders()
-	if !l.forced && safelistedMethod(l.method) && len(unsafe) == 0 {
+	if !l.forced && !l.asked && safelistedMethod(l.method) && len(unsafe) == 0 {
 		l.step("HTTP fetch", linkHTTPFetch, "method and headers are safelisted: no preflight")
 		return true
 	}
+	l.asked = l.p.RedirectsRepeatPreflight
 	u := l.url()
 	include := l.credentials == "include"
-	key := permitKey{partitionKey(l.top.origin.Site(), false), l.origin(), u.String()}
-	if m := l.b.permits[key]; m != nil && (!l.p.CacheModeCoversPreflights || !l.freshCopy()) {
-		if l.now.Before(m.until) && (m.include || !include) && m.covers(l.p, l.method, unsafe) == nil {
+	key := l.permitKey()
+	if m := l.b.permits[key]; m != nil && (!l.tainted || !l.p.NarrowPermits) && (!l.p.CacheModeCoversPreflights || !l.freshCopy()) {
+		if l.now.Before(m.until) && (m.include == include || m.include && !l.p.NarrowPermits) && m.covers(l.p, l.method, unsafe) == nil {
 			l.step("CORS-preflight cache", fetchStandard+"#concept-cache-match", "an earlier preflight still allows it: none is sent")
 			return true
 		}
@@ -274,7 +310,7 @@ func (l *load) preflight() bool {
 	if len(unsafe) > 0 {
 		m.Header.add("Access-Control-Request-Headers", strings.Join(unsafe, ","))
 	}
-	m.Header.add("Origin", l.origin())
+	m.Header.add("Origin", l.preflightOrigin())
 	if r := l.referrer(); r != "" {
 		m.Header.add("Referer", r)
 	}
@@ -292,6 +328,19 @@ func (l *load) preflight() bool {
 	return l.evaluatePreflight(a, key, unsafe)
 }
 
+// permitKey is what a preflight for the current URL is remembered by.
+func (l *load) permitKey() permitKey {
+	return permitKey{partitionKey(l.top.origin.Site(), false), l.preflightOrigin(), l.url().String()}
+}
+
+// preflightOrigin is the origin that a preflight tells.
+func (l *load) preflightOrigin() string {
+	if l.p.PreflightsTellPage && !l.opaque {
+		return l.from.origin.String()
+	}
+	return l.origin()
+}
+
 func (l *load) whyPreflight(unsafe []string) string {
 	var why []string
 	if !safelistedMethod(l.method) {
@@ -300,10 +349,13 @@ func (l *load) whyPreflight(unsafe []string) string {
 	if len(unsafe) > 0 {
 		why = append(why, strings.Join(unsafe, ", ")+" needs permission")
 	}
-	if l.forced && l.req.API == XHR {
+	switch {
+	case l.forced && l.req.API == XHR:
 		why = append(why, "script listens to the upload")
-	} else if l.forced {
+	case l.forced:
 		why = append(why, "the body is a stream")
+	case len(why) == 0:
+		why = append(why, "the request needed a preflight before it was redirected")
 	}
 	return strings.Join(why, "; ")
 }
@@ -315,17 +367,24 @@ func (l *load) evaluatePreflight(a Answer, key permitKey, unsafe []string) bool 
 		l.fail("CORS-preflight fetch", linkPreflight, "%s", text)
 		return l.corsFailed(f)
 	}
-	if isRedirect(a.Status) {
+	if isRedirect(a.Status) && !l.p.ChecksRedirectedPreflights {
 		return refuse(corsFault{PreflightDisallowedRedirect, ""}, "the preflight was answered with a redirect, which is not followed")
 	}
-	if f := corsCheck(a.Header, l.origin(), include); f != nil {
+	ownURL := l.p.PreflightsTellPage && l.sameOriginAs(l.url())
+	if f := corsCheck(a.Header, l.preflightOrigin(), include); f != nil && !ownURL {
 		f.name = preflightNames[f.name]
 		return refuse(*f, l.faultText(f))
+	}
+	if isRedirect(a.Status) {
+		return refuse(corsFault{PreflightDisallowedRedirect, ""}, "the preflight was answered with a redirect, which is not followed")
 	}
 	if a.Status < 200 || a.Status > 299 {
 		return refuse(corsFault{PreflightInvalidStatus, strconv.Itoa(a.Status)}, "the preflight was answered with status "+strconv.Itoa(a.Status)+"; needed: 200 to 299")
 	}
 	m, f := newPermit(a.Header, include)
+	if l.p.MethodsAreJudgedFirst && f != nil && f.name == InvalidAllowHeadersPreflightResponse && m.covers(l.p, l.method, nil) != nil {
+		f = nil // that fault comes first
+	}
 	if f != nil {
 		return refuse(*f, "the list in "+map[CORSError]string{InvalidAllowMethodsPreflightResponse: "Access-Control-Allow-Methods"}[f.name]+" cannot be parsed")
 	}
@@ -337,8 +396,12 @@ func (l *load) evaluatePreflight(a Answer, key permitKey, unsafe []string) bool 
 	}
 	l.step("CORS-preflight fetch", linkPreflight, "the preflight's answer allows it")
 	// An opaque origin is like no other, so nothing is remembered for it.
-	if age := l.p.preflightAge(a.Header); age > 0 && l.origin() != "null" {
+	if age := l.p.preflightAge(a.Header); age > 0 && (l.origin() != "null" || l.opaque && l.p.NarrowPermits) {
 		m.until = l.now.Add(age)
+		if l.p.NarrowPermits {
+			star := func(s string) bool { return s == "*" }
+			m.methods, m.headers = slices.DeleteFunc(m.methods, star), slices.DeleteFunc(m.headers, star)
+		}
 		l.b.permits[key] = m
 	}
 	return true
@@ -400,46 +463,65 @@ func (l *load) originHeader() string {
 // referrer is empty if there is none: a document of an opaque origin never tells, and
 // neither does a ping.
 func (l *load) referrer() string {
-	if l.opaque || l.req.API == Ping {
+	if l.opaque && (!l.p.SandboxedPagesTellReferrer || l.req.API == Fetch || l.req.API == XHR) || l.req.API == Ping {
 		return ""
 	}
-	r := referrer(l.policy, l.from, l.url(), l.p.DowngradeIsByScheme)
+	r := referrer(l.referrerPolicy(), l.from, l.url(), l.p.DowngradeIsByScheme, l.opaque || l.tainted && l.p.PreflightsTellPage)
 	if !l.p.ReferrerNeverGrows || len(l.urls) == 1 {
 		return r
 	}
 	// What an earlier hop was not told, no later one is.
 	for i := range l.urls[:len(l.urls)-1] {
-		if earlier := referrer(l.policies[i], l.from, l.urls[i], l.p.DowngradeIsByScheme); len(earlier) < len(r) {
+		if earlier := referrer(l.policies[i], l.from, l.urls[i], l.p.DowngradeIsByScheme, false); len(earlier) < len(r) {
 			r = earlier
 		}
 	}
 	return r
 }
 
+// referrerPolicy is the one that counts for the current URL.
+func (l *load) referrerPolicy() string {
+	if !l.p.CrossSiteReferrerIsOrigin || l.req.API == Link || l.req.API == Form {
+		return l.policy
+	}
+	if abroad := l.opaque || l.req.API == Frame && l.strayed(); !abroad && l.p.sameSite(l.from.origin, l.url().origin) {
+		return l.policy
+	}
+	switch l.policy {
+	case "unsafe-url", "no-referrer-when-downgrade", "origin-when-cross-origin":
+		return defaultReferrerPolicy
+	}
+	return l.policy
+}
+
 // fetchMetadata adds the Sec-Fetch headers (https://w3c.github.io/webappsec-fetch-metadata/),
 // which only go to potentially trustworthy URLs.
 func (l *load) fetchMetadata(m *Message, mode string, chain []location) {
-	if !trustworthy(l.url().origin) || l.mode == "websocket" {
+	if !trustworthy(l.url().origin) || l.mode == "websocket" && !l.p.WebSocketsTellMetadata {
 		if m.Preflight && l.p.PreflightTellsMode {
 			m.Header.add("Sec-Fetch-Mode", mode)
 		}
 		return
 	}
-	m.Header.add("Sec-Fetch-Dest", l.dest)
+	dest := l.dest
+	if dest == "websocket" {
+		dest = "empty"
+	}
+	m.Header.add("Sec-Fetch-Dest", dest)
 	m.Header.add("Sec-Fetch-Mode", mode)
 	site := "same-origin"
 	for _, u := range chain {
 		if l.sameOriginAs(u) {
 			continue
 		}
-		if l.opaque || !sameSite(l.from.origin, u.origin) {
+		if l.opaque || !l.p.sameSiteForMetadata(l.from.origin, u.origin) {
 			site = "cross-site"
 			break
 		}
 		site = "same-site"
 	}
 	m.Header.add("Sec-Fetch-Site", site)
-	if l.p.StorageAccessHeader && !m.Preflight && l.credentials == "include" {
+	if l.p.StorageAccessHeader && (!m.Preflight || l.p.PreflightsTellStorageAccess) && l.credentials == "include" {
 		if status := l.storageAccess(); status != "" {
 			m.Header.add("Sec-Fetch-Storage-Access", status)
 		}
@@ -451,10 +533,19 @@ func (l *load) fetchMetadata(m *Message, mode string, chain []location) {
 
 // storageAccess is https://privacycg.github.io/storage-access-headers/.
 func (l *load) storageAccess() string {
-	if l.req.API == Link || l.req.API == Form || l.cookies().sameSite == strict {
+	c := l.cookies()
+	if l.req.API == Link || l.req.API == Form || c.sameSite == strict {
 		return ""
 	}
 	switch {
+	case l.p.PartitionsThirdPartyCookies && (l.tainted || !c.thirdParty):
+		return ""
+	case l.p.PartitionsThirdPartyCookies && !trustworthy(l.url().origin):
+		return "" // it has no word for these
+	case l.p.PartitionsThirdPartyCookies && l.p.sameSite(l.top.origin, l.url().origin):
+		return "inactive"
+	case l.p.PartitionsThirdPartyCookies:
+		return "none"
 	case !l.b.BlockThirdPartyCookies:
 		return "active"
 	case sameSite(l.top.origin, l.url().origin):
@@ -469,7 +560,7 @@ func (l *load) cookies() cookieContext {
 	u := l.url()
 	if l.req.API == Link || l.req.API == Form {
 		c := cookieContext{sameSite: strict, partition: partitionKey(u.origin.Site(), false)}
-		if l.opaque || !sameSite(l.from.origin, u.origin) || l.p.RedirectsBreakSameSite && l.strayed() {
+		if l.opaque || !l.p.sameSite(l.from.origin, u.origin) || l.p.RedirectsBreakSameSite && l.strayed() {
 			c.sameSite = laxUnsafe
 			if l.method == "GET" || l.method == "HEAD" {
 				c.sameSite = lax
@@ -478,10 +569,10 @@ func (l *load) cookies() cookieContext {
 		return c
 	}
 	c := cookieContext{
-		thirdParty:      l.thirdly || !sameSite(l.top.origin, u.origin),
+		thirdParty:      l.thirdly || l.opaque && l.p.SandboxedPagesAreThirdParty || !l.p.sameSite(l.top.origin, u.origin),
 		blockThirdParty: l.b.BlockThirdPartyCookies, partitionAll: l.p.PartitionsThirdPartyCookies,
 	}
-	if !c.thirdParty && !l.opaque && sameSite(l.from.origin, u.origin) && (!l.p.RedirectsBreakSameSite || !l.strayed()) {
+	if !c.thirdParty && !l.opaque && l.p.sameSite(l.from.origin, u.origin) && (!l.p.RedirectsBreakSameSite || !l.strayed()) {
 		c.sameSite = strict
 	}
 	c.partition = partitionKey(l.top.origin.Site(), c.thirdParty || l.opaque)
@@ -490,7 +581,7 @@ func (l *load) cookies() cookieContext {
 
 // strayed reports whether the request passed another site on its way.
 func (l *load) strayed() bool {
-	return slices.ContainsFunc(l.urls, func(u location) bool { return !sameSite(l.from.origin, u.origin) })
+	return slices.ContainsFunc(l.urls, func(u location) bool { return !l.p.sameSite(l.from.origin, u.origin) })
 }
 
 // keepCookies stores what the answer sets, whatever CORS says of it.
@@ -525,11 +616,11 @@ func isRedirect(status int) bool {
 func (l *load) minds() bool {
 	switch {
 	case l.navigation():
-		return l.req.API == Frame
+		return l.req.API == Frame && !l.p.OnlyCORSMindsCredentials
 	case l.req.API == Beacon || l.req.API == Ping:
 		return l.mode == "cors"
 	}
-	return true
+	return l.mode == "cors" || !l.p.OnlyCORSMindsCredentials
 }
 
 // maxRedirects is https://fetch.spec.whatwg.org/#concept-http-redirect-fetch, step 6.
@@ -556,12 +647,18 @@ func (l *load) follow(a Answer, to string) bool {
 	}
 	if err != nil && l.redirect != "manual" {
 		l.fail(name, linkRedirect, "%v", err)
-		return l.netError("net::ERR_UNSAFE_REDIRECT")
+		l.netError("net::ERR_UNSAFE_REDIRECT")
+		if l.req.API == Frame && l.p.BlocksTell {
+			l.t.Verdict.Script = ""
+		}
+		return false
 	}
 	switch l.redirect {
 	case "error":
 		l.fail(name, linkRedirect, "the answer redirects, and the page asked for redirect: \"error\"")
-		return l.netError("net::ERR_FAILED")
+		l.netError("net::ERR_FAILED")
+		l.t.Verdict.Firefox = "" // its console says nothing
+		return false
 	case "manual":
 		l.step(name, linkRedirect, "the page asked for redirect: \"manual\": it sees that there was one, and nothing else")
 		l.t.Verdict = Verdict{Outcome: Opaque, Type: "opaqueredirect", Script: "opaqueredirect 0"}
@@ -575,7 +672,12 @@ func (l *load) follow(a Answer, to string) bool {
 		}
 		return false
 	}
-	next = l.upgraded(next)
+	if to := next; l.p.UpgradesAreRedirects && !l.sameOriginAs(to) {
+		next = l.upgraded(next)
+		l.tainted = l.tainted || next.origin != to.origin
+	} else {
+		next = l.upgraded(next)
+	}
 	if next.url.Fragment == "" {
 		next.url.Fragment = old.url.Fragment
 	}
@@ -637,7 +739,11 @@ type cached struct {
 }
 
 func (l *load) cacheKey(url string) string {
-	return partitionKey(l.top.origin.Site(), l.thirdly || l.opaque) + " " + url
+	key := partitionKey(l.top.origin.Site(), l.thirdly || l.opaque) + " " + url
+	if l.p.CacheKeepsApart && !l.sendsCredentials() {
+		key = "anonymous " + key
+	}
+	return key
 }
 
 // lookup is the HTTP cache, for GET and as far as max-age goes.
@@ -682,6 +788,9 @@ func asksAnew(f Field) bool {
 // names all.
 func (l *load) selecting(m Message, a Answer) map[string]string {
 	values := map[string]string{}
+	if l.p.CacheKeepsApart {
+		values["origin"] = m.Header.Value("Origin")
+	}
 	for name := range strings.SplitSeq(a.Header.Value("Vary"), ",") {
 		switch name = strings.ToLower(strings.Trim(name, " \t")); {
 		case name == "*":
@@ -702,12 +811,15 @@ func (b *Browser) store(l *load, m Message, a Answer) {
 	var age time.Duration
 	switch a.Status {
 	case 300, 301, 308, 410: // fresh until said otherwise (RFC 9110 section 15.1)
-		age = 365 * 24 * time.Hour
+		if !b.Profile.FewStatusesCached {
+			age = 365 * 24 * time.Hour
+		}
 	case 200, 203, 204:
 	case 206, 401, 407:
 		return
 	default: // only if the answer says so itself
-		if !strings.Contains(strings.ToLower(a.Header.Value("Cache-Control")), "max-age") {
+		if b.Profile.FewStatusesCached && !isRedirect(a.Status) ||
+			!strings.Contains(strings.ToLower(a.Header.Value("Cache-Control")), "max-age") {
 			return
 		}
 	}

@@ -57,4 +57,78 @@ type Profile struct {
 	// StorageAccessHeader: credentialed requests to other sites carry
 	// Sec-Fetch-Storage-Access; and Origin, if that is "inactive".
 	StorageAccessHeader bool
+	// PreflightsTellStorageAccess: so do their preflights.
+	PreflightsTellStorageAccess bool
+	// WebSocketsTellMetadata: WebSockets carry the Sec-Fetch headers.
+	WebSocketsTellMetadata bool
+	// CrossSiteReferrerIsOrigin: no referrer policy tells another site, unless by a
+	// navigation of the tab, more than the page's origin.
+	CrossSiteReferrerIsOrigin bool
+	// SandboxedPagesTellReferrer: what a sandboxed document asks for by other means than
+	// fetch and XMLHttpRequest carries Referer, with its origin.
+	SandboxedPagesTellReferrer bool
+	// SandboxedPagesAreThirdParty: what a sandboxed document asks for is a third party's to
+	// cookies, even of the tab's site.
+	SandboxedPagesAreThirdParty bool
+	// SitesIgnoreScheme: http and https of one host are one site to cookies and, where both
+	// are trustworthy, to Sec-Fetch-Site.
+	SitesIgnoreScheme bool
+	// FetchHeadersStayApart: values of one name that script gave to fetch are judged one by
+	// one, and a name that stands there twice is asked for twice.
+	FetchHeadersStayApart bool
+	// SafeValuesAreUnlimited: there is no bound on all safelisted values together.
+	SafeValuesAreUnlimited bool
+	// StreamsAreText: fetch knows no stream as body and takes it for text.
+	StreamsAreText bool
+	// ListenersForcePreflight: a listener on xhr.upload needs a preflight also if there is
+	// no body.
+	ListenersForcePreflight bool
+	// PreflightsTellPage: a preflight carries the page's origin, and is held against it,
+	// also where redirects make the request's own "null"; one to the page's own origin is
+	// not held against it.
+	PreflightsTellPage bool
+	// RedirectsRepeatPreflight: what had a preflight, or has unsafe headers from the start,
+	// has one after each redirect, even if it became a GET without them.
+	RedirectsRepeatPreflight bool
+	// ChecksRedirectedPreflights: a preflight that is answered with a redirect is held
+	// against the CORS check first.
+	ChecksRedirectedPreflights bool
+	// MethodsAreJudgedFirst: the method is held against Access-Control-Allow-Methods before
+	// Access-Control-Allow-Headers is parsed.
+	MethodsAreJudgedFirst bool
+	// NarrowPermits: a remembered preflight only covers what its answer names, not what "*"
+	// allowed, and only requests of the same credentials mode; it is forgotten when a
+	// request fails the CORS check. None is remembered that came after a redirect from
+	// another origin, or has an Access-Control-Max-Age that is no number. But they are for
+	// sandboxed documents, too.
+	NarrowPermits bool
+	// CacheKeepsApart: the HTTP cache does not answer requests with another Origin, or with
+	// credentials where there were none, or the other way round.
+	CacheKeepsApart bool
+	// CacheKeepsWithheld: the HTTP cache also keeps answers that fail the CORS check.
+	CacheKeepsWithheld bool
+	// FewStatusesCached: the HTTP cache uses no errors but 410, and redirects only if they
+	// say themselves how long.
+	FewStatusesCached bool
+	// OnlyCORSMindsCredentials: only requests under CORS refuse redirects to URLs that hold
+	// credentials.
+	OnlyCORSMindsCredentials bool
+	// UpgradesAreRedirects: a redirect to an http image that is asked for over https instead
+	// counts as one to another origin.
+	UpgradesAreRedirects bool
+	// LocalPagesMixImages: a page on this machine lets redirected images come over http.
+	LocalPagesMixImages bool
+	// FormsAreConfirmed: the browser asks the user, who is taken to refuse, before it sends
+	// a form from a secure page, also one of this machine, over http; but not at redirects.
+	FormsAreConfirmed bool
+	// NoPings: <a ping> sends nothing.
+	NoPings bool
+	// ORBParses: opaque response blocking leaves out what has a type of JavaScript, and of
+	// the rest what is JSON does not pass.
+	ORBParses bool
+	// MistypedStylesheetsFail: a stylesheet of a wrong type has an error event.
+	MistypedStylesheetsFail bool
+	// BlocksTell: script learns of what CSP blocks, from frames' error events, sendBeacon's
+	// false and a WebSocket constructor that throws; and of frames that mixed content blocks.
+	BlocksTell bool
 }

@@ -36,6 +36,15 @@ var chromium = Profile{
 }
 
 var firefox = Profile{
-	Name: "firefox", UnsafeUserAgent: true, MaxPreflightAge: 24 * time.Hour,
-	PartitionsThirdPartyCookies: true, UpgradesMixedImages: true,
+	Name: "firefox", UnsafeUserAgent: true, WildcardCoversAuthorization: true, MaxPreflightAge: 24 * time.Hour,
+	RedirectsBreakSameSite: true, PartitionsThirdPartyCookies: true, SitesIgnoreScheme: true,
+	SandboxedPagesTellReferrer: true, SandboxedPagesAreThirdParty: true,
+	StorageAccessHeader: true, PreflightsTellStorageAccess: true, WebSocketsTellMetadata: true,
+	DowngradeIsByScheme: true, ReferrerNeverGrows: true, CrossSiteReferrerIsOrigin: true,
+	FetchHeadersStayApart: true, SafeValuesAreUnlimited: true, StreamsAreText: true, ListenersForcePreflight: true,
+	PreflightsTellPage: true, PreflightsForgetRedirects: true, RedirectsRepeatPreflight: true,
+	ChecksRedirectedPreflights: true, MethodsAreJudgedFirst: true, NarrowPermits: true,
+	CacheKeepsApart: true, CacheKeepsWithheld: true, CacheModeCoversPreflights: true, FewStatusesCached: true, OnlyCORSMindsCredentials: true,
+	UpgradesMixedImages: true, UpgradesAreRedirects: true, LocalPagesMixImages: true, FormsAreConfirmed: true,
+	NoPings: true, ORBParses: true, MistypedStylesheetsFail: true, BlocksTell: true,
 }

@@ -28,8 +28,8 @@ func policyFrom(field, old string) string {
 }
 
 // referrer is https://w3c.github.io/webappsec-referrer-policy/#determine-requests-referrer;
-// "" is no referrer.
-func referrer(policy string, from, to location, byScheme bool) string {
+// "" is no referrer. With abroad, the URL counts as another origin's also if it is not.
+func referrer(policy string, from, to location, byScheme, abroad bool) string {
 	origin := from.origin.String() + "/"
 	u := *from.url
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
@@ -37,7 +37,7 @@ func referrer(policy string, from, to location, byScheme bool) string {
 	if len(full) > maxReferrer {
 		full = origin
 	}
-	same := from.origin == to.origin
+	same := from.origin == to.origin && !abroad
 	downgrade := trustworthy(from.origin) && !trustworthy(to.origin)
 	if byScheme {
 		downgrade = from.origin.Scheme() == "https" && to.origin.Scheme() != "https"

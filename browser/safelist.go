@@ -94,6 +94,9 @@ func (p *Profile) safelistedHeader(name, value string) bool {
 		if contains(value, unsafeByte) {
 			return false
 		}
+		if first, rest, list := strings.Cut(value, ","); list && p.FetchHeadersStayApart {
+			return p.safelistedHeader(name, first) && p.safelistedHeader(name, rest)
+		}
 		switch essence(value) {
 		case "application/x-www-form-urlencoded", "multipart/form-data", "text/plain":
 			return true
@@ -155,9 +158,12 @@ func (p *Profile) UnsafeRequestHeaders(h Header) []string {
 			names = append(names, strings.ToLower(f.Name))
 		}
 	}
-	if total > maxSafeValues {
+	if total > maxSafeValues && !p.SafeValuesAreUnlimited {
 		names = append(names, safe...)
 	}
 	slices.Sort(names)
+	if p.FetchHeadersStayApart {
+		return names
+	}
 	return slices.Compact(names)
 }

@@ -22,7 +22,7 @@ func (l *load) corsFailed(f corsFault) bool {
 	}
 	l.t.Verdict = Verdict{
 		Outcome: Blocked, Script: l.api.failed, CORS: f.name,
-		Console: facts.Text(), Firefox: f.name.Info().Firefox,
+		Console: facts.Text(), Firefox: l.firefoxName(f),
 	}
 	if l.req.API == WebSocket {
 		l.t.Verdict = Verdict{Outcome: Blocked, Script: l.api.failed, NetError: "net::ERR_BLOCKED_BY_LOCAL_NETWORK_ACCESS_CHECKS"}
@@ -30,8 +30,34 @@ func (l *load) corsFailed(f corsFault) bool {
 	return false
 }
 
+// firefoxFailed is Firefox's name where it has none for the reason.
+const firefoxFailed = "CORSDidNotSucceed"
+
+// firefoxFailure is Firefox's name of a failure that is not CORS, on the way of a request
+// that is.
+func (l *load) firefoxFailure() string {
+	if l.crossed {
+		return firefoxFailed
+	}
+	return ""
+}
+
+// firefoxName is Firefox's name of the fault. It takes for several values only what came in
+// several fields.
+func (l *load) firefoxName(f corsFault) string {
+	if f.name == MultipleAllowOriginValues || f.name == PreflightMultipleAllowOriginValues {
+		if answer := l.t.Exchanges[len(l.t.Exchanges)-1].Answer; len(answer.Header.Values("Access-Control-Allow-Origin")) < 2 {
+			return AllowOriginMismatch.Info().Firefox
+		}
+	}
+	if f.name == PreflightDisallowedRedirect && l.redirect == "manual" {
+		return PreflightInvalidStatus.Info().Firefox
+	}
+	return f.name.Info().Firefox
+}
+
 func (l *load) blocked(reason, netError string) bool {
-	l.t.Verdict = Verdict{Outcome: Blocked, Script: l.api.failed, BlockedReason: reason, NetError: netError}
+	l.t.Verdict = Verdict{Outcome: Blocked, Script: l.api.failed, BlockedReason: reason, NetError: netError, Firefox: l.firefoxFailure()}
 	return false
 }
 
@@ -40,7 +66,7 @@ func (l *load) netError(name string) bool {
 	if strings.HasPrefix(name, "net::ERR_BLOCKED") || strings.HasPrefix(name, "net::ERR_UNSAFE") {
 		outcome = Blocked
 	}
-	l.t.Verdict = Verdict{Outcome: outcome, Script: l.api.failed, NetError: name}
+	l.t.Verdict = Verdict{Outcome: outcome, Script: l.api.failed, NetError: name, Firefox: l.firefoxFailure()}
 	return false
 }
 
@@ -112,7 +138,10 @@ func (l *load) finishElement(a Answer) {
 	if !usable(l.req.API, kind, a) {
 		l.fail("the element", linkNoSniff, "status %d and type %q are not what a %s needs", a.Status, kind, l.req.API)
 		l.t.Verdict = Verdict{Outcome: Failed, Script: "error"}
-		if l.req.API == Stylesheet && a.Status >= 200 && a.Status <= 299 && !noSniff(a.Header) {
+		if l.cors && (l.req.API == ModuleScript && !javaScript(kind) || l.req.API == Script && scriptTypeBlocks(a.Header) || l.req.API == Stylesheet && kind != "text/css" && noSniff(a.Header)) {
+			l.t.Verdict.Firefox = firefoxFailed
+		}
+		if l.req.API == Stylesheet && !l.p.MistypedStylesheetsFail && a.Status >= 200 && a.Status <= 299 && !noSniff(a.Header) {
 			l.t.Verdict.Script = "load" // and applies nothing
 		}
 	}

@@ -15,6 +15,7 @@ type Program struct {
 // Programs are all of them. scripts/setup.sh holds the packages that they come in.
 var Programs = []Program{
 	{Name: "chromium", FoundAs: []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}},
+	{Name: "firefox", FoundAs: []string{"firefox-esr", "firefox"}},
 	{Name: "node", FoundAs: []string{"node"}},
 	{Name: "npm", FoundAs: []string{"npm"}},
 	{Name: "curl", FoundAs: []string{"curl"}},

@@ -16,6 +16,7 @@ set -eu
 table='
 # program  needed by  found as                                                      apt-get        dnf       apk           pacman    brew
 chromium   e2e        chromium,chromium-browser,google-chrome,google-chrome-stable  chromium       chromium  chromium      chromium  -
+firefox    e2e        firefox-esr,firefox                                           firefox-esr    firefox   firefox-esr   firefox   -
 node       e2e        node                                                          nodejs         nodejs    nodejs        nodejs    node
 npm        e2e        npm                                                           npm            npm       npm           npm       node
 curl       e2e        curl                                                          curl           curl      curl          curl      curl
@@ -99,8 +100,8 @@ find_manager() {
 	manager=
 }
 
-# snap_only says whether this is Ubuntu, whose chromium package is only a door to a
-# snap. A snap has a /tmp of its own, so it cannot see the profile that a test makes.
+# snap_only says whether this is Ubuntu, whose packages of browsers are only doors to
+# snaps. A snap has a /tmp of its own, so it cannot see the profile that a test makes.
 snap_only() {
 	[ "$manager" = apt-get ] && [ -r "$os_release" ] || return 1
 	while read -r line; do
@@ -122,7 +123,7 @@ note_packages() {
 	brew) wanted=$8 ;;
 	*) wanted=- ;;
 	esac
-	if [ "$1" = chromium ] && snap_only; then wanted=-; fi
+	case $1 in chromium | firefox) if snap_only; then wanted=-; fi ;; esac
 	if [ "$wanted" = - ]; then
 		unpackaged="$unpackaged $1"
 		return 0
