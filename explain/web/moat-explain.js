@@ -119,6 +119,7 @@ export class MoatExplain extends HTMLElement {
     this.#message.textContent = "";
     this.#draw();
     if (this.hasAttribute("linked")) await this.#toFragment(turn);
+    if (turn !== this.#turn) return null; // overtaken while the link was packed
     this.dispatchEvent(new CustomEvent("explained", { detail: answer, bubbles: true, composed: true }));
     return answer;
   }
