@@ -554,7 +554,11 @@ func (o *observer) sow(ctx context.Context, staged []*played) error {
 // sowIn sets cookies by a chain of redirects in the tab; or, one origin after another, in
 // a frame of top's: there a redirect from another site counts as an ancestor.
 func (o *observer) sowIn(ctx context.Context, top string, all []sown) error {
-	for list := range slices.Chunk(all, map[bool]int{true: len(all), false: 1}[top == ""]) {
+	atOnce := 1
+	if top == "" {
+		atOnce = 10 // a browser follows twenty redirects
+	}
+	for list := range slices.Chunk(all, atOnce) {
 		token := o.id()
 		o.world.mu.Lock()
 		o.world.seeds[token] = list
