@@ -41,6 +41,11 @@ func Old(r *rand.Rand) browser.Case {
 		if api := c.Requests[0].API; api == browser.Fetch || api == browser.XHR {
 			c.Requests = []browser.Request{{API: browser.Form, URL: c.Requests[0].URL, Method: "POST", Body: &browser.Body{Kind: "urlencoded", Text: "a=1"}}}
 			c.Page.Ancestors, c.Page.Sandboxed, c.Page.COEP = nil, false, ""
+			for i := range c.Answers { // documents, which are not downloaded
+				a := &c.Answers[i].Answer
+				a.Body = "<!doctype html>hello"
+				a.Header = append(slices.DeleteFunc(a.Header, func(f browser.Field) bool { return f.Name == "Content-Type" }), browser.Field{Name: "Content-Type", Value: "text/html"})
+			}
 		}
 		for i := range c.Browser.Cookies {
 			c.Browser.Cookies[i].Age = 130
