@@ -18,6 +18,8 @@ var layers = [][]string{
 	{"explain/"},
 	{"guard"},
 	{"guard/", "wire"},
+	{"store/storetest"},
+	{"store/"},
 	{"gateway"},
 	{"config"},
 	{"demo"},
