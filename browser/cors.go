@@ -145,6 +145,12 @@ func (m *permit) covers(p *Profile, method string, unsafe []string) *corsFault {
 	return nil
 }
 
+// wildAuthorization reports whether it took the "*" to allow Authorization. A browser that
+// lets it do so (WildcardCoversAuthorization) does not remember it.
+func (m *permit) wildAuthorization(unsafe []string) bool {
+	return slices.Contains(unsafe, "authorization") && !slices.Contains(m.headers, "authorization")
+}
+
 // exposed returns the names that script can read of a cors answer
 // (https://fetch.spec.whatwg.org/#concept-filtered-response-cors).
 func exposed(h Header, include bool) []string {

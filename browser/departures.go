@@ -34,7 +34,7 @@ var Departures = []Departure{
 		"WildcardCoversAuthorization",
 		[]string{"chromium", "firefox"},
 		"Access-Control-Allow-Headers: * does not cover Authorization (https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name)",
-		"it does, with a warning in the console",
+		"it does, with a warning in the console, and the preflight is not remembered",
 		"measured",
 	},
 	{

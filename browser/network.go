@@ -396,7 +396,7 @@ func (l *load) evaluatePreflight(a Answer, key permitKey, unsafe []string) bool 
 	}
 	l.step("CORS-preflight fetch", linkPreflight, "the preflight's answer allows it")
 	// An opaque origin is like no other, so nothing is remembered for it.
-	if age := l.p.preflightAge(a.Header); age > 0 && (l.origin() != "null" || l.opaque && l.p.NarrowPermits) {
+	if age := l.p.preflightAge(a.Header); age > 0 && !m.wildAuthorization(unsafe) && (l.origin() != "null" || l.opaque && l.p.NarrowPermits) {
 		m.until = l.now.Add(age)
 		if l.p.NarrowPermits {
 			star := func(s string) bool { return s == "*" }
