@@ -23,6 +23,8 @@
 //	                and Vary are set now, so that a page can read any later refusal
 //	bounds          the method is declared, the body is not too large
 //	cross-site      a stranger's page changes nothing, embeds nothing, opens no socket
+//	rate limit      the client's address, its networks, and everybody together ask for no
+//	                more than the route's limits allow, over time and at once
 //	scrub           what only moat may say is removed, in any spelling
 //	upstream        streamed both ways; its own CORS headers are replaced, Vary is merged
 //	record          counted, and if refused kept for `moat why` and logged
@@ -42,6 +44,8 @@
 //	guard           Decision, Reason, Mode, and the answer to the client
 //	guard/*         one package for each protection; none imports another
 //	wire            the connection before net/http reads it
+//	store/storetest what every store of the rate limits' debts must do
+//	store/*         those debts: in fixed memory, or in a Valkey or Redis that many share
 //	gateway         composes the guards around upstreams; serve.go is the data path
 //	config          moat.yaml, with faults at file:line:col
 //	demo            a sample backend and two pages, to see it happen

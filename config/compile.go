@@ -9,6 +9,8 @@ import (
 
 	"github.com/moat-gateway/moat/gateway"
 	"github.com/moat-gateway/moat/guard/clientaddr"
+	"github.com/moat-gateway/moat/guard/ratelimit"
+	"github.com/moat-gateway/moat/store/valkey"
 	"github.com/moat-gateway/moat/web"
 )
 
@@ -16,6 +18,9 @@ import (
 type Loaded struct {
 	Gateway gateway.Config
 	Server  gateway.ServerConfig
+	// Valkey is the store that the rate limits are shared through, or nil. Whoever runs the
+	// gateway opens it, and puts it into Gateway.SharedLimits.
+	Valkey *valkey.Config
 	// Tests are those of the file. They have not been run.
 	Tests []Test
 	// Warnings do not keep the gate from starting.
@@ -43,7 +48,7 @@ func (l *Loaded) Renew(next *Loaded) (restart []string) {
 	was, is := reflect.ValueOf(l.source.bound()), reflect.ValueOf(next.source.bound())
 	for _, f := range fields[was.Type()] {
 		switch f.name {
-		case "listen", "admin", "limits", "shutdown":
+		case "listen", "admin", "limits", "shutdown", "store":
 			if !reflect.DeepEqual(was.FieldByIndex(f.index).Interface(), is.FieldByIndex(f.index).Interface()) {
 				restart = append(restart, f.name)
 			}
@@ -56,6 +61,7 @@ func (l *Loaded) Renew(next *Loaded) (restart []string) {
 // it has.
 func (f *file) bound() file {
 	b := *f
+	b.Store.Valkey = valkeyStore{} // is exchanged while the gate runs
 	b.Listen = slices.Clone(f.Listen)
 	for i := range b.Listen {
 		if b.Listen[i].TLS != (keyPair{}) {
@@ -79,6 +85,8 @@ type compiler struct {
 	owned map[string]string
 	// used are the paths of the upstreams and policies that a route names.
 	used map[string]bool
+	// rules are the rate limits that have no fault.
+	rules map[string]ratelimit.Rule
 	// byName and byMatch are the indexes of the routes.
 	byName, byMatch map[string]int
 }
@@ -87,13 +95,17 @@ func (d *decoder) compile() (*Loaded, error) {
 	c := &compiler{
 		decoder: d, f: d.root, out: &Loaded{source: d.root},
 		sets: make(map[setKey]*web.OriginSet), judged: make(map[string]bool), owned: make(map[string]string), used: make(map[string]bool),
-		byName: make(map[string]int), byMatch: make(map[string]int),
+		rules: make(map[string]ratelimit.Rule), byName: make(map[string]int), byMatch: make(map[string]int),
 	}
 	c.publicOrigins()
 	c.trust()
 	c.server()
 	for _, name := range keys(c.f.Upstreams) {
 		c.upstream(name)
+	}
+	c.store()
+	for _, name := range keys(c.f.RateLimits) {
+		c.rateLimit(name)
 	}
 	for _, name := range keys(c.f.Policies) {
 		p := c.f.Policies[name]
@@ -149,6 +161,11 @@ func (c *compiler) trust() {
 }
 
 func (c *compiler) unused() {
+	for _, name := range keys(c.f.RateLimits) {
+		if path := join("rate_limits", name); !c.used[path] {
+			c.warn(path, "", "no route uses it")
+		}
+	}
 	for _, name := range keys(c.f.Upstreams) {
 		if path := join("upstreams", name); !c.used[path] {
 			c.warn(path, "", "no route uses it")

@@ -77,12 +77,15 @@ type report struct {
 	// flag, if not nil, names the flag that a path came from. There is no file then.
 	flag             func(path string) string
 	faults, warnings Faults
+	// faulty are the paths that have faults.
+	faulty []string
 }
 
 // fault notes what is wrong at a path. Whatever reason takes from the file must stand
 // in double quotes there.
 func (r *report) fault(path, value, reason string) {
 	r.faults = append(r.faults, r.describe(path, value, reason))
+	r.faulty = append(r.faulty, path)
 }
 
 func (r *report) warn(path, value, reason string) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
 // The structs below are the format of moat.yaml. Their tags are read by fields.go:
@@ -46,6 +47,11 @@ type file struct {
 	Development development `yaml:"development"`
 	// The backends, by name.
 	Upstreams map[string]upstream `yaml:"upstreams,required" keys:"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" missing:"name at least one backend"`
+	// Where the gate remembers what it has counted.
+	Store store `yaml:"store"`
+	// How much clients may ask for, by name. Policies and routes name the limits that hold
+	// for them; whoever names the same limit shares it.
+	RateLimits map[string]rateLimit `yaml:"rate_limits" keys:"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"`
 	// What pages may do, by name. A route names the policy that it follows.
 	Policies map[string]policy `yaml:"policies" keys:"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"`
 	// What is served. Whatever no route matches is refused.
@@ -138,6 +144,113 @@ type upstream struct {
 	ResponseTimeout time.Duration `yaml:"response_timeout" default:"60s"`
 }
 
+// store is where the gate remembers what it has counted.
+type store struct {
+	// How much memory the table of this process takes: 8 bytes for each client and limit
+	// that has debts, with as much again to spare. It never grows. When it is too small
+	// those are forgotten first who owe least.
+	Memory size `yaml:"memory" default:"16MiB" range:"64KiB 16GiB"`
+	// The Valkey or Redis that processes share their rate limits through. Without it each
+	// process counts alone. While it does not answer each counts alone too, its share.
+	Valkey valkeyStore `yaml:"valkey"`
+}
+
+// valkeyStore is a Valkey or Redis, as processes reach it.
+type valkeyStore struct {
+	// `host:port` of the server; of the Sentinels; or of some nodes of the cluster.
+	Addresses []address `yaml:"addresses,required,short,single"`
+	// How the servers stand together.
+	Mode string `yaml:"mode" default:"standalone" enum:"standalone sentinel cluster"`
+	// The name that the Sentinels have for the primary.
+	Master string `yaml:"master"`
+	// The ACL user. Without one the password is that of the user `default`.
+	Username string `yaml:"username"`
+	// Its password: a reference.
+	Password Secret `yaml:"password"`
+	// The user for the Sentinels themselves.
+	SentinelUsername string `yaml:"sentinel_username"`
+	// Its password: a reference.
+	SentinelPassword Secret `yaml:"sentinel_password"`
+	// The number of the database. A cluster has only 0.
+	Database int `yaml:"database" default:"0" range:"0 1000000"`
+	// Speaks TLS, and checks the server's certificate.
+	TLS valkeyTLS `yaml:"tls"`
+	// What the names of all keys begin with. Gates that share their limits have the same.
+	Prefix string `yaml:"prefix" default:"moat"`
+	// How long a request may wait for the server.
+	Timeout time.Duration `yaml:"timeout" default:"25ms" range:"5ms 1s"`
+}
+
+// valkeyTLS is how the server's certificate is checked. Paths count from the
+// configuration file.
+type valkeyTLS struct {
+	// Whether TLS is spoken.
+	Enabled bool `yaml:"enabled,short" default:"false"`
+	// The certificates of the authorities that are trusted, in PEM, in the place of the system's.
+	CA string `yaml:"ca"`
+	// The name that the certificate must have. Without it that is the address's.
+	ServerName string `yaml:"server_name"`
+	// The client's own certificate, in PEM, if the server asks for one.
+	Certificate string `yaml:"certificate"`
+	// The key of the client's certificate.
+	Key string `yaml:"key"`
+}
+
+// rateLimit bounds how much is asked for. A text in its place is the limit.
+type rateLimit struct {
+	// Requests per time, such as `60/m`, `60/m burst 20` or `5/10s`. The units are s, m, h
+	// and d. The burst is how many may come at once; without one, all of them may.
+	Limit ratelimit.Limit `yaml:"limit,short"`
+	// How many requests may be under way at the same time. Each process counts its own.
+	AtOnce int `yaml:"at_once" range:"1 1000000"`
+	// Who is counted together: requests that agree in all of these. `address` is the
+	// client's address and the networks around it. `new_address` counts clients that were
+	// not here in the last ten minutes, once each. An empty list counts everybody together.
+	By []string `yaml:"by,single" default:"address" enum:"address route method new_address"`
+	// The networks around an address have more, for all of their clients together.
+	Wider wider `yaml:"wider"`
+	// Other limits for some addresses. The first that fits counts.
+	Tiers []tier `yaml:"tiers"`
+	// With a shared store: for how many requests a process takes room at once, to admit
+	// them without asking again. It makes nearly all decisions local, and each process may
+	// admit that many beyond the limit. 0 asks for each request.
+	Lease int `yaml:"lease" default:"0" range:"0 1000000"`
+}
+
+// wider says how many times the limit the networks around an address have. A network that
+// is off is not counted.
+type wider struct {
+	// An IPv4 /24: 256 addresses.
+	IPv4Net24 factor `yaml:"ipv4_24" default:"16" or:"off"`
+	// An IPv6 /56, which a household may have. A single IPv6 client is a /64.
+	IPv6Net56 factor `yaml:"ipv6_56" default:"4" or:"off"`
+	// An IPv6 /48, which some providers give to each customer.
+	IPv6Net48 factor `yaml:"ipv6_48" default:"16" or:"off"`
+}
+
+// tier is another limit for some addresses.
+type tier struct {
+	// The address ranges.
+	For []netip.Prefix `yaml:"for,required,single"`
+	// Takes them out of the limit.
+	Exempt bool `yaml:"exempt" default:"false"`
+	// Their own limit.
+	Limit ratelimit.Limit `yaml:"limit"`
+	// Their own number at the same time.
+	AtOnce int `yaml:"at_once" range:"1 1000000"`
+}
+
+// cost is what a request takes from the rate limits that hold for it.
+type cost struct {
+	// A request that passes.
+	Request int `yaml:"request,short" default:"1" range:"0 1000000"`
+	// A request that another guard refuses, such as one across sites. It takes what room
+	// there is, and is refused all the same.
+	Refused int `yaml:"refused" default:"0" range:"0 1000000"`
+	// A preflight that the gate answers. It takes what room there is, and is answered all the same.
+	Preflight int `yaml:"preflight" default:"0" range:"0 1000000"`
+}
+
 // policy says which pages may call, and what a request may be like.
 type policy struct {
 	// The pages that may call: `https://app.example.com`, `https://*.example.com` for
@@ -163,6 +276,14 @@ type policy struct {
 	CORS corsPolicy `yaml:"cors"`
 	// Bounds of a body.
 	Limits bodyLimits `yaml:"limits"`
+	// The names of the rate limits that hold, all at once: a request that one of them
+	// refuses costs the others nothing.
+	RateLimits []string `yaml:"rate_limits,single"`
+	// What a request costs. A number in its place is the cost of one that passes.
+	Cost cost `yaml:"cost"`
+	// What holds while the shared store does not answer. Local: each process counts alone,
+	// and admits its share. Allow admits everything, deny nothing.
+	StoreDown string `yaml:"store_down" default:"local" enum:"local allow deny"`
 	// Changes to the set of headers that clients may not send.
 	Scrub scrubPolicy `yaml:"scrub"`
 	// Whether each guard's decision is carried out (enforce), only recorded (report), or not made (off).
@@ -220,6 +341,8 @@ type modes struct {
 	Bounds guard.Mode `yaml:"bounds" default:"enforce" enum:"enforce report off"`
 	// State changes, embedding and WebSockets by other sites, and browserless clients.
 	CrossSite guard.Mode `yaml:"cross_site" default:"enforce" enum:"enforce report off"`
+	// Requests beyond the rate limits.
+	RateLimit guard.Mode `yaml:"rate_limit" default:"enforce" enum:"enforce report off"`
 }
 
 // route is what is served, to whom, and from where. Any field of a policy may stand here

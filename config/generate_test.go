@@ -11,11 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
 var update = flag.Bool("update", false, "write the generated files and the golden ones")
@@ -100,11 +100,12 @@ const referencePattern = `\$\{(env|file):[^}]+\}`
 
 // patterns are what scalars look like as text.
 var patterns = map[reflect.Type]string{
-	durationType:                    `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`,
-	sizeType:                        `^[0-9]+(B|KB|MB|GB|KiB|MiB|GiB)?$`,
-	reflect.TypeFor[address]():      `:[0-9]{1,5}$`,
-	reflect.TypeFor[netip.Addr]():   `^[0-9A-Fa-f:.]+$`,
-	reflect.TypeFor[netip.Prefix](): `^[0-9A-Fa-f:.]+/[0-9]{1,3}$`,
+	durationType:                       `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`,
+	sizeType:                           `^[0-9]+(B|KB|MB|GB|KiB|MiB|GiB)?$`,
+	reflect.TypeFor[ratelimit.Limit](): `^[0-9]+ */ *[0-9]*(s|m|h|d)(,? +burst +[0-9]+)?$`,
+	reflect.TypeFor[address]():         `:[0-9]{1,5}$`,
+	reflect.TypeFor[netip.Addr]():      `^[0-9A-Fa-f:.]+$`,
+	reflect.TypeFor[netip.Prefix]():    `^[0-9A-Fa-f:.]+/[0-9]{1,3}$`,
 }
 
 func (g *generator) schema(t *testing.T) []byte {
@@ -175,7 +176,12 @@ func (g *generator) typed(t *testing.T, typ reflect.Type, f field) map[string]an
 	case typ == reflect.TypeFor[bool]():
 		return map[string]any{"type": "boolean"}
 	case typ == reflect.TypeFor[int]():
-		return map[string]any{"type": "integer", "enum": []any{json.Number(strings.Join(f.enum, ""))}}
+		if len(f.enum) > 0 {
+			return map[string]any{"type": "integer", "enum": []any{json.Number(strings.Join(f.enum, ""))}}
+		}
+		return map[string]any{"type": "integer", "minimum": f.least, "maximum": f.greatest}
+	case typ == reflect.TypeFor[factor]():
+		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 1 << 16}, map[string]any{"const": f.or})
 	case len(f.enum) > 0 && (typ == reflect.TypeFor[string]() || typ == reflect.TypeFor[guard.Mode]()):
 		return anyOf(map[string]any{"enum": f.enum}, map[string]any{"$ref": "#/$defs/reference"})
 	case typ == reflect.TypeFor[string]():
@@ -301,15 +307,19 @@ func (g *generator) section(t *testing.T, b *bytes.Buffer, typ reflect.Type, pat
 func typeName(f field) string {
 	names := map[reflect.Type]string{
 		durationType: "duration", sizeType: "size", secretType: "reference", reflect.TypeFor[bool](): "true, false",
-		reflect.TypeFor[string](): "text", reflect.TypeFor[address](): "address",
+		reflect.TypeFor[string](): "text", reflect.TypeFor[int](): "number", reflect.TypeFor[address](): "address", reflect.TypeFor[ratelimit.Limit](): "limit", reflect.TypeFor[factor](): "number",
 		reflect.TypeFor[netip.Addr](): "IP address", reflect.TypeFor[netip.Prefix](): "address range",
 	}
 	name := func(typ reflect.Type) string {
 		if n := names[typ]; n != "" {
 			return n
 		}
-		if slices.ContainsFunc(fields[typ], func(f field) bool { return f.short }) {
-			return "address or block"
+		for _, f := range fields[typ] {
+			if f.short && f.single {
+				return names[f.typ.Elem()] + ", a list of them, or block"
+			} else if f.short {
+				return names[f.typ] + " or block"
+			}
 		}
 		return "block"
 	}

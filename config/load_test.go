@@ -225,11 +225,17 @@ func summary(l *Loaded) string {
 		u := l.Gateway.Upstreams[name]
 		fmt.Fprintln(&b, "upstream:", name, u.URL, u.PreserveHost, keys(u.Headers), u.DialTimeout, u.ResponseTimeout)
 	}
+	if l.Valkey != nil {
+		fmt.Fprintln(&b, "valkey:", l.Valkey, l.Valkey.DB, l.Valkey.Prefix, l.Valkey.Timeout, l.Valkey.SentinelUsername, len(l.Valkey.Password), len(l.Valkey.SentinelPassword))
+	}
 	for _, r := range l.Gateway.Routes {
 		origins := fmt.Sprint(r.Origins.Len(), " origins, patterns ", r.Origins.Patterns(), ", any ", r.Origins.Any())
 		r.Origins = nil
 		fmt.Fprintf(&b, "route: %q on %q to %s: %s\n", r.Name, r.Pattern, r.Upstream, origins)
 		fmt.Fprintf(&b, "  methods %v cors %+v\n  cross-site %+v bounds %+v\n", r.Methods, r.CORS, r.CrossSite, r.Bounds)
+		if len(r.RateLimits) > 0 {
+			fmt.Fprintf(&b, "  cost %+v store down %v limits %+v\n", r.Cost, r.StoreDown, r.RateLimits)
+		}
 		fmt.Fprintf(&b, "  scrub %v pass %v upstream CORS %v encoded slash %v modes", r.ScrubAlso, r.ScrubPass, r.PassUpstreamCORS, r.AllowEncodedSlash)
 		for _, k := range guard.Guards() {
 			fmt.Fprint(&b, " ", k, " ", r.Modes[k])

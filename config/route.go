@@ -36,15 +36,19 @@ func (c *compiler) routes() {
 		c.byName[name] = i
 		refer(c, join(at, "upstream"), "upstreams", r.Upstream, c.f.Upstreams)
 		refer(c, join(at, "policy"), "policies", r.Policy, c.f.Policies)
-		set := c.policy(&r.Override, func(field string) string {
+		field := func(field string) string {
 			own, inherited := join(at, field), join(join("policies", r.Policy), field)
 			if _, ok := c.f.Policies[r.Policy]; !ok || c.has(own) {
 				return own
 			}
 			return inherited
-		})
+		}
+		set := c.policy(&r.Override, field)
 		c.stateChanges(r, at, set)
-		c.out.Gateway.Routes = append(c.out.Gateway.Routes, compiledRoute(r, name, set))
+		out := compiledRoute(r, name, set)
+		out.RateLimits = c.rateLimits(r, field)
+		out.StoreDown = c.storeDown(r.Override.StoreDown, field("store_down"))
+		c.out.Gateway.Routes = append(c.out.Gateway.Routes, out)
 	}
 }
 
@@ -78,7 +82,12 @@ func compiledRoute(r *route, name string, set *web.OriginSet) gateway.Route {
 	if p.CORS.MaxAge == 0 {
 		out.CORS.MaxAge = -1 // written as 0s: forbids remembering
 	}
-	out.Modes[guard.Scrub], out.Modes[guard.CORS], out.Modes[guard.Bounds], out.Modes[guard.CrossSite] = p.Modes.Scrub, p.Modes.CORS, p.Modes.Bounds, p.Modes.CrossSite
+	out.Cost = gateway.Cost{Request: p.Cost.Request, Refused: p.Cost.Refused, Preflight: p.Cost.Preflight}
+	if p.Cost.Request == 0 {
+		out.Cost.Request = -1 // written as 0: costs nothing
+	}
+	out.Modes[guard.Scrub], out.Modes[guard.CORS], out.Modes[guard.Bounds] = p.Modes.Scrub, p.Modes.CORS, p.Modes.Bounds
+	out.Modes[guard.CrossSite], out.Modes[guard.RateLimit] = p.Modes.CrossSite, p.Modes.RateLimit
 	return out
 }
 

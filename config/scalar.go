@@ -13,12 +13,18 @@ import (
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
 // size is a number of bytes, or unlimited.
 type size int64
 
 const unlimited size = -1
+
+// factor is a whole number from 1, or off.
+type factor int
+
+const factorOff factor = -1
 
 // address is host:port, or "off".
 type address string
@@ -48,16 +54,18 @@ var (
 
 // scalars are the types that are written as one scalar.
 var scalars = map[reflect.Type]scalar{
-	reflect.TypeFor[bool]():         {"true or false", []string{"!!bool"}, parseBool},
-	reflect.TypeFor[int]():          {"a number", []string{"!!int"}, parseInt},
-	reflect.TypeFor[string]():       {"a text", text, parseString},
-	reflect.TypeFor[guard.Mode]():   {"a mode", text, parseMode},
-	reflect.TypeFor[address]():      {"an address such as 127.0.0.1:8080", number, parseAddress},
-	reflect.TypeFor[netip.Addr]():   {"an IP address", text, parseAddr},
-	reflect.TypeFor[netip.Prefix](): {"an address range such as 10.0.0.0/8", text, parsePrefix},
-	durationType:                    {"a duration such as 30s", number, parseDuration},
-	sizeType:                        {"a size such as 10MiB", number, parseSize},
-	secretType:                      {"a reference to a secret", text, parseSecret},
+	reflect.TypeFor[bool]():            {"true or false", []string{"!!bool"}, parseBool},
+	reflect.TypeFor[int]():             {"a number", []string{"!!int"}, parseInt},
+	reflect.TypeFor[string]():          {"a text", text, parseString},
+	reflect.TypeFor[guard.Mode]():      {"a mode", text, parseMode},
+	reflect.TypeFor[address]():         {"an address such as 127.0.0.1:8080", number, parseAddress},
+	reflect.TypeFor[netip.Addr]():      {"an IP address", text, parseAddr},
+	reflect.TypeFor[netip.Prefix]():    {"an address range such as 10.0.0.0/8", text, parsePrefix},
+	durationType:                       {"a duration such as 30s", number, parseDuration},
+	sizeType:                           {"a size such as 10MiB", number, parseSize},
+	reflect.TypeFor[ratelimit.Limit](): {"a limit such as 60/m burst 20", text, parseLimit},
+	reflect.TypeFor[factor]():          {"a whole number", number, parseFactor},
+	secretType:                         {"a reference to a secret", text, parseSecret},
 }
 
 func parseBool(s string, _ field) (any, string) {
@@ -75,7 +83,29 @@ func parseInt(s string, f field) (any, string) {
 	if err != nil {
 		return nil, "not a whole number"
 	}
+	if reason := f.checkBounds(int64(n)); reason != "" {
+		return nil, reason
+	}
 	return n, checkEnum(s, f)
+}
+
+func parseLimit(s string, _ field) (any, string) {
+	l, err := ratelimit.ParseLimit(s)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return l, ""
+}
+
+func parseFactor(s string, f field) (any, string) {
+	if s == f.or {
+		return factorOff, ""
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1<<16 {
+		return nil, "write a whole number from 1 to 65536, or " + f.or
+	}
+	return factor(n), ""
 }
 
 func parseString(s string, f field) (any, string) { return s, checkEnum(s, f) }

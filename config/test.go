@@ -25,7 +25,7 @@ const allow = "allow"
 func expectable() []string {
 	codes := []string{allow, guard.CORSPreflightApproved.String()}
 	for _, r := range guard.Reasons() {
-		if r.Status() != 0 && r.Step() != guard.Wire && r.Step() != guard.Upstream && r != guard.BodyTooSlow {
+		if r.Status() != 0 && r.Step() != guard.Wire && r.Step() != guard.Upstream && r.Step() != guard.RateLimit && r != guard.BodyTooSlow {
 			codes = append(codes, r.String())
 		}
 	}

@@ -27,6 +27,8 @@ type ZeroConfig struct {
 	AllowHeaders []string
 	// Credentials lets pages send cookies.
 	Credentials bool
+	// RateLimit is what each client may ask for, such as "60/m burst 20"; empty, no limit.
+	RateLimit string
 	// Browserless is "allow" or "deny"; empty, "deny".
 	Browserless string
 	// Report makes every guard record, and carry out nothing.
@@ -39,6 +41,7 @@ var flags = []struct{ path, flag string }{
 	{"public_origins", "--public-origin"},
 	{"listen", "--listen"},
 	{"admin", "--admin"},
+	{"rate_limits", "--rate-limit"},
 	{"routes[0].origins", "--origin"},
 	{"routes[0].cors.request_headers", "--allow-header"},
 	{"routes[0].cors.credentials", "--credentials"},
@@ -90,8 +93,12 @@ func (z ZeroConfig) file(publicOrigins []string) map[string]any {
 			o.block[o.name] = o.value
 		}
 	}
+	if z.RateLimit != "" {
+		f["rate_limits"] = map[string]any{"client": z.RateLimit}
+		route["rate_limits"] = "client"
+	}
 	if z.Report {
-		route["modes"] = map[string]any{"scrub": "report", "cors": "report", "bounds": "report", "cross_site": "report"}
+		route["modes"] = map[string]any{"scrub": "report", "cors": "report", "bounds": "report", "cross_site": "report", "rate_limit": "report"}
 	}
 	return f
 }

@@ -14,10 +14,14 @@ import (
 	"github.com/moat-gateway/moat/guard"
 )
 
-// Admin is the operator's side of the gate: /healthz, /readyz, /metrics and
-// /decisions. It has no authentication: it belongs on a loopback listener. Unless
+// Admin is the operator's side of the gate: /healthz, /readyz, /metrics, /decisions and
+// /limits. It has no authentication: it belongs on a loopback listener. Unless
 // anyHost is set it serves only a Host that is this machine, so that a page that
 // rebinds its DNS name here is refused.
+//
+// A page of another origin, in the operator's browser, can change nothing: what is not
+// safe needs a preflight, which nobody answers, and is refused here besides. It can read
+// nothing, because no answer has a CORS header.
 func (g *Gateway) Admin(anyHost bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
@@ -44,6 +48,8 @@ func (g *Gateway) Admin(anyHost bool) http.Handler {
 		}
 		writeJSON(w, http.StatusOK, rec)
 	})
+	g.registerLimits(mux)
+	sameOrigin := http.NewCrossOriginProtection().Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !anyHost && !isLoopbackHost(r.Host) {
 			writeText(w, http.StatusMisdirectedRequest, "the admin listener serves only a loopback Host\n")
@@ -51,7 +57,7 @@ func (g *Gateway) Admin(anyHost bool) http.Handler {
 		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-		mux.ServeHTTP(w, r)
+		sameOrigin.ServeHTTP(w, r)
 	})
 }
 
@@ -89,6 +95,7 @@ func (g *Gateway) registerMetrics() {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "moat_tunnels", Help: "Upgraded connections, such as WebSockets."},
 			func() float64 { return float64(g.obs.tunnels.count()) }),
 		overrideCollector{g},
+		limitCollector{g},
 	)
 }
 

@@ -5,12 +5,15 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moat-gateway/moat/guard/bounds"
 	"github.com/moat-gateway/moat/guard/cors"
 	"github.com/moat-gateway/moat/guard/crosssite"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/web"
 )
 
@@ -52,18 +55,34 @@ func BenchmarkServe(b *testing.B) {
 		b.Fatal(faults)
 	}
 	up := &url.URL{Scheme: "http", Host: "127.0.0.1:3000"}
-	g, err := New(Config{
+	c := Config{
 		PublicOrigins: []web.Origin{self}, Upstreams: map[string]Upstream{"app": {URL: up}},
 		Routes: []Route{{
 			Pattern: "/", Upstream: "app", Auth: AuthPublic, Origins: set, Methods: []string{"GET", "POST"},
 			CORS: cors.Policy{Credentials: true, RequestHeaders: []string{"Authorization", "Content-Type"}}, Bounds: bounds.Policy{BodyBytes: 1 << 20},
 			CrossSite: crosssite.Policy{AllowBrowserless: true},
 		}},
-	}, nil)
+	}
+	g, err := New(c, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	g.state.Load().upstreams["app"].transport = instant{}
+	visitor := ratelimit.Rule{Name: "visitor", Limit: ratelimit.Limit{Count: 60_000, Per: time.Second, Burst: 1e9}, By: []ratelimit.Fact{ratelimit.Address}}
+	everybody := ratelimit.Rule{Name: "everybody", Limit: ratelimit.Limit{Count: 1e6, Per: time.Second, Burst: 1e9}}
+	limited := func(rules ...ratelimit.Rule) *Gateway {
+		c := c
+		c.Routes = slices.Clone(c.Routes)
+		c.Routes[0].RateLimits = rules
+		gate, err := New(c, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		gate.state.Load().upstreams["app"].transport = instant{}
+		return gate
+	}
+	never := visitor
+	never.Limit = ratelimit.Limit{Count: 1, Per: 24 * time.Hour}
 	proxy := &httputil.ReverseProxy{Transport: instant{}, BufferPool: pool{}, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(up); r.SetXForwarded() }}
 
 	for _, bench := range []struct {
@@ -75,6 +94,9 @@ func BenchmarkServe(b *testing.B) {
 		{"cors/moat", "GET", app, g},
 		{"preflight/moat", "OPTIONS", app, g},
 		{"refused/moat", "GET", "https://evil.test", g},
+		{"visitor/moat", "GET", "", limited(visitor)},
+		{"visitor+everybody/moat", "GET", "", limited(visitor, everybody)},
+		{"limited/moat", "GET", "", limited(never)},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()

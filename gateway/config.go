@@ -7,6 +7,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,7 +21,9 @@ import (
 	"github.com/moat-gateway/moat/guard/clientaddr"
 	"github.com/moat-gateway/moat/guard/cors"
 	"github.com/moat-gateway/moat/guard/crosssite"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/guard/scrub"
+	"github.com/moat-gateway/moat/store/memory"
 	"github.com/moat-gateway/moat/web"
 )
 
@@ -38,6 +41,13 @@ type Config struct {
 	Upstreams map[string]Upstream
 	// Routes, in no order: the most specific pattern wins.
 	Routes []Route
+	// LimitMemory is how many bytes the table of rate limits takes; 0 means 16 MiB. It is
+	// made when a limit is first configured, and then outlives reloads, so no debt is
+	// forgotten.
+	LimitMemory int
+	// SharedLimits is the store that processes share their rate limits through; nil keeps
+	// them in this one. The gate does not close it.
+	SharedLimits ratelimit.Store
 	// Overrides names the dangerous settings in force, for the log and the metrics.
 	Overrides []string
 }
@@ -86,6 +96,12 @@ type Route struct {
 	CORS      cors.Policy
 	CrossSite crosssite.Policy
 	Bounds    bounds.Policy
+	// RateLimits are those that hold here. Routes that name the same one share it.
+	RateLimits []ratelimit.Rule
+	// Cost is what a request takes from the rate limits.
+	Cost Cost
+	// StoreDown is what holds while SharedLimits does not answer.
+	StoreDown ratelimit.Down
 	// Methods are the allowed ones; a method in Pattern narrows them.
 	Methods []string
 	// ScrubAlso and ScrubPass change the set of headers that clients may not send.
@@ -96,6 +112,15 @@ type Route struct {
 	AllowEncodedSlash bool
 	// Modes of the guards on this route.
 	Modes guard.Modes
+}
+
+// Cost is what requests take from the rate limits.
+type Cost struct {
+	// Request is what one costs that passes; 0 stands for 1, and a negative cost for nothing.
+	Request int
+	// Refused is what one costs that another guard of the route refuses, and Preflight what
+	// a preflight costs. They take what room there is, and change no answer.
+	Refused, Preflight int
 }
 
 // state is a compiled Config: immutable.
@@ -109,6 +134,7 @@ type state struct {
 	routes     []*route
 	only       *route // if one route matches everything
 	upstreams  map[string]*upstream
+	shared     ratelimit.Store // or nil
 	overrides  []string
 	unrouted   *routeStats
 }
@@ -121,6 +147,10 @@ type route struct {
 	cors         *cors.Guard
 	bounds       *bounds.Guard
 	crosssite    *crosssite.Guard
+	limits       *ratelimit.Guard // nil if nothing is limited
+	rules        []ratelimit.Rule // what limits was made of
+	methods      []string
+	cost         Cost
 	modes        guard.Modes
 	passCORS     bool
 	encodedSlash bool
@@ -133,7 +163,8 @@ func (*route) ServeHTTP(http.ResponseWriter, *http.Request) {
 }
 
 // compile turns a Config into a state, or says everything that is wrong with it.
-func compile(c Config, stats func(route string) *routeStats) (*state, error) {
+func (g *Gateway) compile(c Config) (*state, error) {
+	stats := g.obs.routeStats
 	s := &state{
 		public:    web.NewPublicOrigins(c.PublicOrigins),
 		addrMode:  c.ClientAddrMode,
@@ -141,6 +172,7 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 		mux:       http.NewServeMux(),
 		folded:    http.NewServeMux(),
 		upstreams: make(map[string]*upstream),
+		shared:    c.SharedLimits,
 		overrides: c.Overrides,
 		unrouted:  stats(""),
 	}
@@ -174,7 +206,7 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 			continue
 		}
 		names[r.Name] = true
-		rt, err := s.compileRoute(r, owned)
+		rt, err := g.compileRoute(s, &c, r, owned)
 		if err == nil {
 			err = register(s.mux, r.Pattern, rt)
 		}
@@ -201,7 +233,7 @@ func compile(c Config, stats func(route string) *routeStats) (*state, error) {
 	return s, nil
 }
 
-func (s *state) compileRoute(r Route, owned []string) (*route, error) {
+func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string) (*route, error) {
 	var errs []error
 	if r.Auth != AuthPublic {
 		errs = append(errs, errors.New("auth: not set; write auth: public if anybody may call"))
@@ -218,7 +250,14 @@ func (s *state) compileRoute(r Route, owned []string) (*route, error) {
 	r.CORS.Origins, r.CORS.Public, r.CORS.Methods = r.Origins, s.public, methods
 	r.CrossSite.Origins, r.CrossSite.Public = r.Origins, s.public
 	r.Bounds.Methods = methods
-	c, faults := cors.New(r.CORS)
+	limits, err := g.limits(c, r)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if limits != nil && r.Modes[guard.RateLimit] == guard.Enforce {
+		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), ratelimit.Headers()...)
+	}
+	cg, faults := cors.New(r.CORS)
 	errs = append(errs, faults...)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -226,8 +265,28 @@ func (s *state) compileRoute(r Route, owned []string) (*route, error) {
 	return &route{
 		name: r.Name, upstream: up, modes: r.Modes, passCORS: r.PassUpstreamCORS, encodedSlash: r.AllowEncodedSlash,
 		scrub: scrub.New(slices.Concat(owned, r.ScrubAlso), r.ScrubPass),
-		cors:  c, bounds: bounds.New(r.Bounds), crosssite: crosssite.New(r.CrossSite),
+		cors:  cg, bounds: bounds.New(r.Bounds), crosssite: crosssite.New(r.CrossSite),
+		limits: limits, rules: r.RateLimits, methods: methods, cost: r.Cost,
 	}, nil
+}
+
+// limits compiles the rate limits of a route.
+func (g *Gateway) limits(c *Config, r Route) (*ratelimit.Guard, error) {
+	if len(r.RateLimits) == 0 || r.Modes[guard.RateLimit] == guard.Off {
+		return nil, nil
+	}
+	if g.debts == nil {
+		g.debts = memory.New(cmp.Or(c.LimitMemory, 16<<20))
+	}
+	store := c.SharedLimits
+	if store == nil {
+		store = g.debts
+	}
+	l, err := ratelimit.New(ratelimit.Policy{Rules: r.RateLimits, Cost: r.Cost.Request, Down: r.StoreDown, Local: g.debts, InFlight: &g.inFlight}, store)
+	if err != nil {
+		return nil, fmt.Errorf("rate limits: %w", err)
+	}
+	return l, nil
 }
 
 // narrow applies the method of a pattern to the list of methods. As in ServeMux, GET

@@ -16,7 +16,7 @@ func New(c Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g := &Gateway{obs: newObserver(log), swap: make(chan struct{}, 1)}
 	g.registerMetrics()
-	st, err := compile(c, g.obs.routeStats)
+	st, err := g.compile(c)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func New(c Config, log *slog.Logger) (*Gateway, error) {
 func (g *Gateway) Reload(c Config) error {
 	g.swap <- struct{}{}
 	defer func() { <-g.swap }()
-	st, err := compile(c, g.obs.routeStats)
+	st, err := g.compile(c)
 	if err != nil {
 		g.obs.reloads[0].Add(1)
 		return err
@@ -77,14 +77,17 @@ type Step struct {
 }
 
 // Decide runs the data path up to the upstream, and says what it found. It is what
-// ServeHTTP does, without consequences: nothing is forwarded, counted or logged. It
+// ServeHTTP does, without consequences: nothing is forwarded, counted, charged or logged. It
 // changes r's headers.
 func (g *Gateway) Decide(r *http.Request) Verdict {
 	st := g.state.Load()
-	var x exchange
+	x := exchange{dry: true}
 	v := Verdict{Header: make(http.Header)}
 	x.trail = &v.Trail
 	v.Decision = st.admit(&x, v.Header, r)
+	if x.grant != nil {
+		x.grant.Release()
+	}
 	v.Reports = x.reports
 	if x.route != nil {
 		v.Route, v.Upstream = x.route.name, x.route.upstream.name

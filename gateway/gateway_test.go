@@ -71,6 +71,7 @@ func configFor(t *testing.T, b string, change ...func(*gateway.Config)) gateway.
 	c := gateway.Config{
 		PublicOrigins: []web.Origin{origin(t, self)},
 		Upstreams:     map[string]gateway.Upstream{"app": {URL: u}},
+		LimitMemory:   64 << 10,
 		Routes: []gateway.Route{{
 			Pattern: "/", Upstream: "app", Auth: gateway.AuthPublic, Origins: origins,
 			Methods: []string{"GET", "HEAD", "POST", "PUT"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base32"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -55,6 +56,7 @@ type observer struct {
 	log     *slog.Logger
 	reg     *prometheus.Registry
 	tunnels tunnels
+	limits  *limitsSeen
 
 	statsMu sync.Mutex
 	stats   map[string]*routeStats
@@ -65,13 +67,14 @@ type observer struct {
 	ring   []Record
 	next   int
 
+	storeDown atomic.Bool // the rate limits' shared store did not answer the last request
 	logSecond atomic.Int64
 	logged    atomic.Int64
 }
 
 func newObserver(log *slog.Logger) *observer {
 	o := &observer{
-		log: log, reg: prometheus.NewRegistry(), stats: make(map[string]*routeStats),
+		log: log, reg: prometheus.NewRegistry(), stats: make(map[string]*routeStats), limits: newLimitsSeen(),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "moat_upstream_response_seconds", Help: "Time from sending a request to the head of the upstream's answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
@@ -159,6 +162,20 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	o.ringMu.Unlock()
 	o.logRecord(&rec)
 	return rec.ID
+}
+
+// store notes whether the store that the rate limits are shared through answers. A client
+// that went away meanwhile says nothing about it.
+func (o *observer) store(err error) {
+	down := err != nil
+	if down == o.storeDown.Load() || errors.Is(err, context.Canceled) || !o.storeDown.CompareAndSwap(!down, down) {
+		return
+	}
+	if down {
+		o.log.Error("the rate limits' store does not answer", slog.Any("error", err), slog.String("meanwhile", "each route does what its store_down says"))
+	} else {
+		o.log.Info("the rate limits' store answers again")
+	}
 }
 
 // mayLog holds the lines that clients cause to logPerSecond, and says what was left out.

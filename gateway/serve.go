@@ -10,6 +10,7 @@ import (
 
 	"github.com/moat-gateway/moat/guard"
 	"github.com/moat-gateway/moat/guard/cors"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/guard/scrub"
 	"github.com/moat-gateway/moat/web"
 	"github.com/moat-gateway/moat/wire"
@@ -20,7 +21,10 @@ import (
 type Gateway struct {
 	state atomic.Pointer[state]
 	obs   *observer
-	swap  chan struct{} // held while a configuration is exchanged
+	// debts and inFlight are what the rate limits have counted. They outlive reloads.
+	debts    ratelimit.Store
+	inFlight ratelimit.InFlight
+	swap     chan struct{} // held while a configuration is exchanged
 	// writeIdle is how long a client may not take a byte, in ns; it is known when serving.
 	writeIdle atomic.Int64
 	drain     atomic.Bool
@@ -36,6 +40,8 @@ type exchange struct {
 	// reports are the decisions of guards in report mode that would have ended the
 	// request.
 	reports []guard.Decision
+	grant   *ratelimit.Grant // what the rate limits have set aside for the request
+	dry     bool             // nothing may be charged
 	// trail is what each guard decided, if somebody asked for it: see Decide.
 	trail *[]Step
 }
@@ -45,6 +51,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	st := g.state.Load()
 	var x exchange
 	d := st.admit(&x, w.Header(), r)
+	g.obs.limits.note(&x, d)
+	if x.grant != nil {
+		defer x.grant.Release()
+		if st.shared != nil {
+			g.obs.store(x.grant.Degraded)
+		}
+	}
+	if x.route != nil && x.route.limits != nil && d.Ends() {
+		x.charge(r, d)
+	}
 	if len(x.reports) > 0 {
 		g.obs.report(st, &x, r)
 	}
@@ -103,6 +119,15 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 			return d
 		}
 	}
+	if mode := rt.modes[guard.RateLimit]; rt.limits != nil && !preflight {
+		d = x.limit(r)
+		if mode == guard.Enforce {
+			x.grant.SetHeaders(h)
+		}
+		if d = x.settle(guard.RateLimit, mode, d); d.Ends() {
+			return d
+		}
+	}
 	// No step above reads what is removed here, and what was refused needs no cleaning.
 	if mode := rt.modes[guard.Scrub]; mode != guard.Off {
 		if d = x.settle(guard.Scrub, mode, rt.scrub.Decide(r)); d.Outcome == guard.Amend {
@@ -116,6 +141,28 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 		x.upgrade = up
 	}
 	return guard.Decision{}
+}
+
+// limit asks the route's rate limits for room.
+func (x *exchange) limit(r *http.Request) (d guard.Decision) {
+	facts := ratelimit.Facts{Client: x.client, Route: x.route.name, Method: r.Method}
+	if x.dry {
+		x.grant, d = x.route.limits.Peek(r.Context(), facts)
+	} else {
+		x.grant, d = x.route.limits.Decide(r.Context(), facts)
+	}
+	return d
+}
+
+// charge lets the client pay for what ended before the rate limits were asked.
+func (x *exchange) charge(r *http.Request, d guard.Decision) {
+	cost := x.route.cost.Refused
+	if d.Outcome == guard.Answer {
+		cost = x.route.cost.Preflight
+	}
+	if d.Reason.Step() != guard.RateLimit {
+		x.route.limits.Charge(r.Context(), ratelimit.Facts{Client: x.client, Route: x.route.name, Method: r.Method}, cost)
+	}
 }
 
 // settle applies a guard's mode to its decision: what is only reported does not happen.

@@ -124,12 +124,13 @@ const (
 	CORS
 	Bounds
 	CrossSite
+	RateLimit
 	Scrub
 	Upstream
 	numKinds
 )
 
-var kindNames = [numKinds]string{"wire", "host", "route", "client_address", "cors", "bounds", "cross_site", "scrub", "upstream"}
+var kindNames = [numKinds]string{"wire", "host", "route", "client_address", "cors", "bounds", "cross_site", "rate_limit", "scrub", "upstream"}
 
 func (k Kind) String() string {
 	if k < numKinds {
@@ -139,7 +140,7 @@ func (k Kind) String() string {
 }
 
 // Guards returns the steps that run in a Mode, in the order of the data path.
-func Guards() []Kind { return []Kind{ClientAddr, CORS, Bounds, CrossSite, Scrub} }
+func Guards() []Kind { return []Kind{ClientAddr, CORS, Bounds, CrossSite, RateLimit, Scrub} }
 
 // Modes holds a Mode for each guard. The zero value enforces all.
 type Modes [numKinds]Mode

@@ -48,6 +48,12 @@ const (
 	CrossSitePrefetch
 	CrossSiteBrowserless
 
+	RateLimited
+	RateLimitedTogether
+	RateLimitedNew
+	TooManyAtOnce
+	RateLimitUnavailable
+
 	ScrubForgedHeader
 
 	UpstreamUnreachable
@@ -218,6 +224,32 @@ var reasons = [numReasons]reason{
 		"cross-site-browserless", CrossSite, http.StatusForbidden, "Only pages in a browser may call this",
 		"Neither Origin nor Sec-Fetch-Site came: curl, a script, a webhook, a mobile app, or a browser of before 2023.",
 		"Where such clients are wanted, write browserless: allow on the route. It keeps honest tools out, not forgers: any client can send these headers.",
+	},
+
+	RateLimited: {
+		"rate-limited", RateLimit, http.StatusTooManyRequests, "Too many requests",
+		"The client's address, or a network around it, has used up the limit that the record names.",
+		"Wait as Retry-After says. If honest clients meet this, raise the limit, lower the route's cost, or give their network a tier.",
+	},
+	RateLimitedTogether: {
+		"rate-limited-together", RateLimit, http.StatusServiceUnavailable, "Too many requests at the moment, from everybody together",
+		"A limit that all clients share is used up.",
+		"Raise the limit if the upstream can bear it; look with moat limits for who uses most.",
+	},
+	RateLimitedNew: {
+		"rate-limited-new", RateLimit, http.StatusServiceUnavailable, "Too many new clients at the moment",
+		"More clients than the limit allows came that had not been seen lately: a crowd, or somebody with very many addresses. Clients that are known are not affected.",
+		"Raise the limit if the crowd is honest.",
+	},
+	TooManyAtOnce: {
+		"too-many-at-once", RateLimit, http.StatusTooManyRequests, "Too many requests at the same time",
+		"The client has as many requests under way as the limit's at_once allows.",
+		"Wait for one of them to end; or raise at_once.",
+	},
+	RateLimitUnavailable: {
+		"rate-limit-unavailable", RateLimit, http.StatusServiceUnavailable, "Requests cannot be counted at the moment",
+		"The store that the limits are shared through does not answer, and the route says store_down: deny.",
+		"Mend the store; or write store_down: local, which counts in each process alone meanwhile.",
 	},
 
 	ScrubForgedHeader: {

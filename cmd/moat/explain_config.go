@@ -245,6 +245,10 @@ func decidingField(r guard.Reason) string {
 		return "side_effects"
 	case guard.CrossSiteBrowserless:
 		return "browserless"
+	case guard.RateLimited, guard.RateLimitedTogether, guard.RateLimitedNew, guard.TooManyAtOnce:
+		return "rate_limits"
+	case guard.RateLimitUnavailable:
+		return "store_down"
 	case guard.ScrubForgedHeader:
 		return "scrub.pass"
 	case guard.OK, guard.CORSOriginMalformed, guard.CrossSiteOpaqueOrigin,

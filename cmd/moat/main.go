@@ -32,7 +32,7 @@ func run(args []string) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), explainCommand(), schemaCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), limitsCommand(), explainCommand(), schemaCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("%s --help lists the flags", cmd.CommandPath())}
 	})

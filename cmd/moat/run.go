@@ -18,6 +18,7 @@ import (
 
 	"github.com/moat-gateway/moat/config"
 	"github.com/moat-gateway/moat/gateway"
+	"github.com/moat-gateway/moat/store/valkey"
 )
 
 // watchEvery is how often the configuration's files are looked at. Polling sees every
@@ -53,6 +54,7 @@ func runCommand() *cobra.Command {
 	flags.StringArrayVar(&f.zero.PublicOrigins, "public-origin", nil, "an `origin` under which clients know the gate; repeatable")
 	flags.StringArrayVar(&f.zero.AllowHeaders, "allow-header", nil, "a request `header` that script may set, beside Authorization and Content-Type; repeatable")
 	flags.BoolVar(&f.zero.Credentials, "credentials", false, "let the pages send cookies")
+	flags.StringVar(&f.zero.RateLimit, "rate-limit", "", "how much each client may ask for, such as \"60/m burst 20\"")
 	flags.StringVar(&f.zero.Browserless, "browserless", "", "allow or deny requests without Origin and Sec-Fetch-Site, as curl sends them (default deny)")
 	flags.BoolVar(&f.zero.Report, "report", false, "refuse nothing; record what would be refused")
 	flags.StringVar(&f.config, "config", "", "the configuration `file`")
@@ -94,7 +96,7 @@ func serve(cmd *cobra.Command, f *runFlags) error {
 // loader returns what reads the configuration, now and at each reload.
 func (f *runFlags) loader(cmd *cobra.Command) (func() (*config.Loaded, error), error) {
 	var zero []string
-	for _, name := range []string{"upstream", "origin", "public-origin", "allow-header", "credentials", "browserless", "report"} {
+	for _, name := range []string{"upstream", "origin", "public-origin", "allow-header", "credentials", "rate-limit", "browserless", "report"} {
 		if cmd.Flags().Changed(name) {
 			zero = append(zero, "--"+name)
 		}
@@ -139,6 +141,10 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 		return err
 	}
 	warn(log, first)
+	shared, err := openShared(first)
+	if err != nil {
+		return err
+	}
 	g, err := gateway.New(first.Gateway, log)
 	if err != nil {
 		return err
@@ -163,10 +169,14 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 			}
 			// Taken before loading, so that a change meanwhile is seen next time.
 			seen = fingerprint(current.Files)
-			if next := reload(log, g, current, load); next != nil {
-				current = next
-				seen = fingerprint(current.Files)
+			next, nextShared := reload(log, g, current, load)
+			if next == nil {
+				continue
 			}
+			current = next
+			seen = fingerprint(current.Files)
+			retire(shared)
+			shared = nextShared
 		}
 	}()
 	err = g.Serve(ctx, first.Server, func(a gateway.Addresses) {
@@ -181,13 +191,38 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 	return err
 }
 
+// openShared opens the store that the rate limits are shared through, if there is one. It
+// need not be up: until it is, each process counts alone.
+func openShared(l *config.Loaded) (*valkey.Store, error) {
+	if l.Valkey == nil {
+		return nil, nil
+	}
+	s, err := valkey.Open(context.Background(), *l.Valkey)
+	if err != nil {
+		return nil, err
+	}
+	l.Gateway.SharedLimits = s
+	return s, nil
+}
+
+// retire closes a store that no new request will ask, once those under way have.
+func retire(s *valkey.Store) {
+	if s != nil {
+		time.AfterFunc(2*valkey.MaxTimeout, func() { s.Close() })
+	}
+}
+
 // reload exchanges the configuration, or says why the old one stays.
-func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load func() (*config.Loaded, error)) *config.Loaded {
+func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load func() (*config.Loaded, error)) (*config.Loaded, *valkey.Store) {
 	next, err := load()
+	var shared *valkey.Store
+	if err == nil {
+		shared, err = openShared(next)
+	}
 	if err != nil {
 		g.ReloadRefused()
-	} else {
-		err = g.Reload(next.Gateway)
+	} else if err = g.Reload(next.Gateway); err != nil {
+		retire(shared)
 	}
 	if err != nil {
 		if faults, ok := errors.AsType[config.Faults](err); ok {
@@ -198,14 +233,14 @@ func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load f
 			log.Error("configuration is at fault", slog.Any("fault", err))
 		}
 		log.Error("configuration not reloaded: the old one stays in force")
-		return nil
+		return nil, nil
 	}
 	warn(log, next)
 	for _, name := range current.Renew(next) {
 		log.Warn("setting takes effect only at the next start", slog.String("setting", name))
 	}
 	log.Info("configuration reloaded")
-	return next
+	return next, shared
 }
 
 func warn(log *slog.Logger, l *config.Loaded) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,10 +67,23 @@ func whyCommand() *cobra.Command {
 const maxAnswer = 16 << 20
 
 func ask(cmd *cobra.Command, admin, path string) ([]byte, error) {
-	hint := "is moat running, and with --admin " + admin + "?"
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+admin+path, nil)
+	status, body, err := askAdmin(cmd.Context(), http.MethodGet, admin, path)
+	switch {
+	case err != nil:
+		return nil, err
+	case status == http.StatusNotFound && strings.Contains(string(body), "no such decision"):
+		return nil, hintedError{fmt.Errorf("%q: no such decision", strings.TrimPrefix(path, "/decisions/")), "it may have been overwritten by newer ones, or be of another instance; moat why lists the latest"}
+	case status != http.StatusOK:
+		return nil, unexpected(admin, status)
+	}
+	return body, nil
+}
+
+// askAdmin asks a gate's admin listener.
+func askAdmin(ctx context.Context, method, admin, path string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+admin+path, http.NoBody)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--admin: %q: not host:port", admin), "for instance 127.0.0.1:9090"}
+		return 0, nil, usageError{fmt.Errorf("--admin: %q: not host:port", admin), "for instance 127.0.0.1:9090"}
 	}
 	client := &http.Client{Timeout: 10 * time.Second}
 	res, err := client.Do(req)
@@ -77,21 +91,18 @@ func ask(cmd *cobra.Command, admin, path string) ([]byte, error) {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
-		return nil, hintedError{fmt.Errorf("no answer from the admin listener: %w", err), hint}
+		return 0, nil, hintedError{fmt.Errorf("no answer from the admin listener: %w", err), isItRunning(admin)}
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read.
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case res.StatusCode == http.StatusNotFound && strings.Contains(string(body), "no such decision"):
-		return nil, hintedError{fmt.Errorf("%q: no such decision", strings.TrimPrefix(path, "/decisions/")), "it may have been overwritten by newer ones, or be of another instance; moat why lists the latest"}
-	case res.StatusCode != http.StatusOK:
-		return nil, hintedError{fmt.Errorf("%s answered %s", admin, res.Status), hint}
-	}
-	return body, nil
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	return res.StatusCode, body, err
 }
+
+func unexpected(admin string, status int) error {
+	return hintedError{fmt.Errorf("%s answered %d %s", admin, status, http.StatusText(status)), isItRunning(admin)}
+}
+
+func isItRunning(admin string) string { return "is moat running, and with --admin " + admin + "?" }
 
 func tell(w io.Writer, r gateway.Record) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

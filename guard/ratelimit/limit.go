@@ -32,6 +32,9 @@ const (
 // limitWords is the form of a limit: "60/m burst 20", "5/10s".
 var limitWords = regexp.MustCompile(`^([0-9]{1,9})\s*/\s*([0-9]{0,6})(s|m|h|d)(?:,?\s+burst\s+([0-9]{1,9}))?$`)
 
+// looseWords finds the limit in how else it could be written: "60 per minute", "5/sec".
+var looseWords = regexp.MustCompile(`^\s*([0-9]{1,9})\s*(?:req(?:uests)?|r)?\s*(?:/|per|a|an)\s*([0-9]{0,6})\s*(s|m|h|d)(?:ec|econds?|in|inutes?|ours?|r|ays?)?((?:,?\s+burst\s+[0-9]{1,9})?)\s*$`)
+
 var unitOf = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 
 // ParseLimit reads a limit as people write it: "60/m", "60/m burst 20", "5/10s burst 1".
@@ -39,7 +42,11 @@ var unitOf = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": t
 func ParseLimit(s string) (Limit, error) {
 	m := limitWords.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
-		return Limit{}, errors.New(`not a limit; write requests per time, such as "60/m", "60/m burst 20" or "5/10s"`)
+		reason := `not a limit; write requests per time, such as "60/m", "60/m burst 20" or "5/10s"`
+		if m = looseWords.FindStringSubmatch(strings.ToLower(s)); m != nil {
+			reason = fmt.Sprintf("not a limit; did you mean %q?", strings.TrimSpace(m[1]+"/"+m[2]+m[3]+m[4]))
+		}
+		return Limit{}, errors.New(reason)
 	}
 	var l Limit
 	l.Count, _ = strconv.Atoi(m[1]) // at most nine digits
@@ -105,6 +112,15 @@ func (l Limit) burst() int64 {
 	return int64(l.Burst)
 }
 
+// Admits reports whether a request of that cost can ever be allowed.
+func (l Limit) Admits(cost int) bool { return int64(cost) <= l.burst() }
+
+// Covers reports whether l refuses whatever other refuses, so that other has no effect
+// beside it.
+func (l Limit) Covers(other Limit) bool {
+	return l.burst() <= other.burst() && l.interval() >= other.interval()
+}
+
 // interval is the emission interval: the time that one request costs, in microseconds. It
 // is rounded up, so a limit that does not divide evenly is never exceeded, and stricter
 // by less than a microsecond for each request: 0.3 % at 3,000 a second.
@@ -141,8 +157,9 @@ const NeverAllowed time.Duration = math.MaxInt64
 // request. One that is refused changes nothing and costs nothing.
 //
 // A TAT farther ahead than a full burst, which only a clock that was set back or a limit
-// that was narrowed can leave behind, counts as a full burst. So no fault of a clock
-// refuses for longer than the limit itself would.
+// that was narrowed can leave behind, counts as a full burst, and that is the TAT that is
+// returned. A Store keeps it, though the request is refused: then nothing but the client's
+// own requests can refuse it for longer than the limit takes to forget a burst.
 func (l Limit) Take(tat, now int64, cost int) (int64, Result) {
 	interval := l.interval()
 	full := interval * l.burst()

@@ -1,0 +1,171 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/moat-gateway/moat/guard/ratelimit"
+)
+
+var facts = map[string]ratelimit.Fact{
+	"address": ratelimit.Address, "route": ratelimit.Route, "method": ratelimit.Method, "new_address": ratelimit.NewAddress,
+}
+
+// rateLimit judges the limit of that name, alone.
+func (c *compiler) rateLimit(name string) {
+	l, path := c.f.RateLimits[name], join("rate_limits", name)
+	r := ratelimit.Rule{
+		Name: name, Limit: l.Limit, AtOnce: l.AtOnce, Lease: l.Lease,
+		Wider: ratelimit.Wider{IPv4Net24: int(l.Wider.IPv4Net24), IPv6Net56: int(l.Wider.IPv6Net56), IPv6Net48: int(l.Wider.IPv6Net48)},
+	}
+	for i, word := range l.By {
+		if slices.Contains(l.By[:i], word) {
+			c.fault(item(join(path, "by"), i), word, "listed twice")
+		}
+		if f := facts[word]; f != 0 {
+			r.By = append(r.By, f)
+		}
+	}
+	if c.has(join(path, "wider")) && !slices.Contains(r.By, ratelimit.Address) {
+		c.warn(join(path, "wider"), "", "has no effect: the limit does not count by address")
+	}
+	switch at := join(path, "lease"); {
+	case l.Lease == 0:
+	case c.out.Valkey == nil:
+		c.warn(at, "", "has no effect: no store is shared")
+	case !l.Limit.Admits(l.Lease) && l.Limit != (ratelimit.Limit{}):
+		c.fault(at, "", fmt.Sprintf("takes room for %d requests at once, which %s never has", l.Lease, l.Limit))
+	}
+	var before []netip.Prefix
+	for i, t := range l.Tiers {
+		at := item(join(path, "tiers"), i)
+		out := ratelimit.Tier{For: t.For, Exempt: t.Exempt, Limit: t.Limit, AtOnce: t.AtOnce}
+		switch {
+		case t.Exempt && (t.Limit != (ratelimit.Limit{}) || t.AtOnce > 0):
+			c.fault(at, "", "exempt, and with a limit of its own; remove one of the two")
+			continue
+		case !t.Exempt && t.Limit == (ratelimit.Limit{}) && t.AtOnce == 0:
+			c.fault(at, "", "says nothing; give it a limit, at_once, or exempt: true")
+			continue
+		}
+		for j, p := range t.For {
+			if k := slices.IndexFunc(before, func(b netip.Prefix) bool { return b.Bits() <= p.Bits() && b.Contains(p.Addr()) }); k >= 0 {
+				c.warn(item(join(at, "for"), j), p.String(), fmt.Sprintf("never counts: %s in a tier before holds it", before[k]))
+			}
+		}
+		before = append(before, t.For...)
+		r.Tiers = append(r.Tiers, out)
+	}
+	if !c.clean(path) {
+		return // what is missing or malformed has been told
+	}
+	if err := r.Check(); err != nil {
+		c.fault(path, "", err.Error())
+		return
+	}
+	c.rules[name] = r
+}
+
+// rateLimits judges the limits that a route names, side by side.
+func (c *compiler) rateLimits(r *route, where func(field string) string) []ratelimit.Rule {
+	var out []ratelimit.Rule
+	p := &r.Override
+	isNew := ""
+	for i, name := range p.RateLimits {
+		at := item(where("rate_limits"), i)
+		if name == "" {
+			continue
+		}
+		if _, ok := c.f.RateLimits[name]; !ok {
+			if c.once(at, false) {
+				c.fault(at, name, "none of the rate_limits has this name"+c.didYouMean(name, maps.Keys(c.f.RateLimits)))
+			}
+			continue
+		}
+		c.used[join("rate_limits", name)] = true
+		rule, ok := c.rules[name]
+		if !ok || slices.ContainsFunc(out, func(r ratelimit.Rule) bool { return r.Name == name }) {
+			continue // it is faulty, or listed twice: both have been told
+		}
+		for _, limit := range limitsOf(rule) {
+			if !limit.Admits(p.Cost.Request) {
+				costAt := where("cost")
+				if c.has(where("cost.request")) {
+					costAt = where("cost.request")
+				}
+				c.fault(costAt, "", fmt.Sprintf("a request costs %d, and the rate limit %q, %s, never has room for that much at once; raise its burst or lower the cost", p.Cost.Request, name, limit))
+				break
+			}
+		}
+		for _, other := range out {
+			c.contradiction(at, rule, other)
+		}
+		if slices.Contains(rule.By, ratelimit.NewAddress) {
+			if isNew != "" && c.once(at+" new", false) {
+				c.fault(at, name, fmt.Sprintf("the second limit by new address, beside %q; a client is new to one of them only", isNew))
+			}
+			isNew = name
+		}
+		out = append(out, rule)
+	}
+	return out
+}
+
+// storeDown is what holds on a route while the shared store does not answer.
+func (c *compiler) storeDown(word, at string) ratelimit.Down {
+	if c.out.Valkey == nil && c.has(at) && c.once(at, false) {
+		c.warn(at, word, "has no effect: no store is shared")
+	}
+	switch word {
+	case "allow":
+		return ratelimit.DownAllow
+	case "deny":
+		return ratelimit.DownDeny
+	}
+	return ratelimit.DownLocal
+}
+
+// limitsOf are the limit of a rule and those of its tiers.
+func limitsOf(r ratelimit.Rule) []ratelimit.Limit {
+	var out []ratelimit.Limit
+	if r.Limit != (ratelimit.Limit{}) {
+		out = append(out, r.Limit)
+	}
+	for _, t := range r.Tiers {
+		if t.Limit != (ratelimit.Limit{}) {
+			out = append(out, t.Limit)
+		}
+	}
+	return out
+}
+
+// contradiction warns of two limits, one of which can never be the one that refuses.
+func (c *compiler) contradiction(at string, a, b ratelimit.Rule) {
+	if !sameFacts(a.By, b.By) || a.Limit == (ratelimit.Limit{}) || b.Limit == (ratelimit.Limit{}) || len(a.Tiers)+len(b.Tiers) > 0 || a.Wider != b.Wider || a.AtOnce+b.AtOnce > 0 {
+		return
+	}
+	idle, strict := a, b
+	if a.Limit.Covers(b.Limit) {
+		idle, strict = b, a
+	} else if !b.Limit.Covers(a.Limit) {
+		return
+	}
+	if c.once(at+" beside "+b.Name, false) {
+		c.warn(at, idle.Name, fmt.Sprintf("never refuses anything: %s, %s, counts the same clients and is no more than %s", strict.Name, strict.Limit, idle.Limit))
+	}
+}
+
+func sameFacts(a, b []ratelimit.Fact) bool {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	return slices.Equal(a, b)
+}
+
+// clean reports whether the decoder found no fault at path or below it.
+func (c *compiler) clean(path string) bool {
+	return !slices.ContainsFunc(c.faulty, func(at string) bool {
+		return at == path || strings.HasPrefix(at, path+".") || strings.HasPrefix(at, path+"[")
+	})
+}

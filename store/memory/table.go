@@ -1,0 +1,129 @@
+package memory
+
+import (
+	"sync/atomic"
+)
+
+// A slot is one word: 21 bits of the key's hash (its tag), a mark, and the TAT in
+// microseconds of the Store's clock, modulo 2^42, which is 50.9 days. A word of 0 is empty;
+// a tag is never 0. A TAT that is not after now is no debt, so a slot frees itself.
+const (
+	tatBits = 42
+	tatMask = 1<<tatBits - 1
+	// throttled marks a key that has been refused since it last had no debt.
+	throttled = 1 << tatBits
+	tagShift  = tatBits + 1
+	// past is how long ago, of those 50.9 days, a TAT may be: 12.7 days. The sweeper clears
+	// it sooner. So it may lie 38.2 days ahead, a week more than any limit's horizon: a
+	// goroutine that was stopped for a week after it had read the clock still reads right.
+	past = 1 << (tatBits - 2)
+	// reserved is how long ago the TAT is of a slot that has not been charged yet: an hour.
+	reserved = 3600e6
+)
+
+func pack(tag, mark uint64, tat int64) uint64 {
+	return tag<<tagShift | mark | uint64(tat)&tatMask //nolint:gosec // modulo 2^42 is the point.
+}
+
+// debt is how far ahead of now the word's TAT is, and if it is not, 0 or less.
+func debt(word uint64, now int64) int64 {
+	return int64((word-uint64(now)+past)&tatMask) - past //nolint:gosec // 42 bits.
+}
+
+// slots in a bucket: one cache line.
+const slots = 8
+
+type bucket [slots]atomic.Uint64
+
+// entry is a slot as it was read. A bucket without one for the key has slot -1.
+type entry struct {
+	slot int
+	word uint64
+	debt int64
+}
+
+// find returns the entry of the key with the most debt.
+func (b *bucket) find(tag uint64, now int64) entry {
+	e := entry{slot: -1}
+	for i := range b {
+		word := b[i].Load()
+		if word>>tagShift != tag {
+			continue
+		}
+		if d := debt(word, now); e.slot < 0 || d > e.debt {
+			e = entry{i, word, d}
+		}
+	}
+	return e
+}
+
+// swap replaces an entry that nobody has changed since it was read.
+func (b *bucket) swap(e entry, word uint64) bool {
+	return b[e.slot].CompareAndSwap(e.word, word)
+}
+
+// reserve puts the key into the slot that is missed least, without any debt, and says what
+// was there. That is an empty slot, or else the one forgotten longest ago; or else a debt has
+// to go: that of a key which has not been refused before that of one which has, and of those
+// the least. A key that has been refused and asks again is what a limit is for; most others
+// will not come back before they are forgotten.
+//
+// It fails if the key has a slot by now.
+func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
+	var least int64
+	for i := range b {
+		word := b[i].Load()
+		if word>>tagShift == tag {
+			return e, gone, false
+		}
+		d := debt(word, now)
+		rank := d
+		switch {
+		case word == 0:
+			rank = -past - 1
+		case d > 0 && word&throttled != 0:
+			rank += throttled
+		}
+		if i == 0 || rank < least {
+			least, gone = rank, entry{i, word, d}
+		}
+	}
+	// The TAT has passed for everybody, also for who has read the clock before us.
+	e = entry{gone.slot, pack(tag, 0, now-reserved), -reserved}
+	return e, gone, b.swap(gone, e.word)
+}
+
+// claim makes sure that e, which has no debt, is the only entry of its key, and so the one
+// to be charged.
+//
+// Two requests may each reserve a slot for the same new key. If both were charged, the key
+// would have two bursts. So neither is charged before its owner has looked at all slots
+// again: one of the two looks after both are there. Of two without debt the lower slot
+// stays, and the other is cleared, by whoever sees it first; its owner then fails to charge
+// it, and starts over. An entry with debt stays in any case.
+func (b *bucket) claim(e entry, now int64) bool {
+	for i := range b {
+		word := b[i].Load()
+		if i == e.slot || word>>tagShift != e.word>>tagShift {
+			continue
+		}
+		if i < e.slot || debt(word, now) > 0 {
+			b.swap(e, 0)
+			return false
+		}
+		if !b[i].CompareAndSwap(word, 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// sweep clears what was forgotten before now. Its TATs are read as they were meant at the
+// time seen, because they may be too old by now to tell past from future.
+func (b *bucket) sweep(seen, now int64) {
+	for i := range b {
+		if word := b[i].Load(); word != 0 && seen+debt(word, seen) <= now {
+			b[i].CompareAndSwap(word, 0)
+		}
+	}
+}

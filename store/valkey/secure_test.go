@@ -1,0 +1,159 @@
+package valkey_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moat-gateway/moat/store/valkey"
+	"github.com/moat-gateway/moat/store/valkey/valkeytest"
+)
+
+const secret = "correct-horse"
+
+// rules are those that the package documentation tells an operator to give.
+func rules(t *testing.T, mode string) string {
+	t.Helper()
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(doc)) {
+		if rule, ok := strings.CutPrefix(line, "//	user moat-"+mode+" "); ok {
+			return "user moat " + strings.ReplaceAll(strings.TrimSpace(rule), ">PASSWORD", ">"+secret)
+		}
+	}
+	t.Fatalf("the package documentation has no rules for %s", mode)
+	return ""
+}
+
+func TestTLSAndAUserWhoMayDoOnlyWhatTheDocumentationSays(t *testing.T) {
+	authority := valkeytest.NewAuthority(t)
+	server := valkeytest.StartTLS(t, authority, time.Now().Add(time.Hour), rules(t, "standalone"))
+	cfg := patient(valkey.Config{Addresses: []string{server.Addr}, Username: "moat", Password: secret, TLS: authority.Trust()})
+	c := client{t, open(t, cfg)}
+	leased := demand("leased", slow)
+	leased.Lease = 5
+	forced := demand("forced", slow)
+	forced.Force = true
+	c.allow(demand("a", slow), leased, forced)
+	c.left(demand("a", slow))
+	if err := c.Reset(t.Context(), key("a")); err != nil {
+		t.Error(err)
+	}
+	server.MustDo("SCRIPT", "FLUSH")
+	c.allow(demand("a", slow))
+	if s := c.Stats(); s.Nodes != 1 || s.Errors != 0 {
+		t.Errorf("%+v", s)
+	}
+	// It is the prefix that the user may use, and no other.
+	cfg.Prefix = "other"
+	c = client{t, open(t, cfg)}
+	hasAll(t, c.unavailable(demand("a", slow)).Error(), "NOPERM", "lacks a permission")
+}
+
+func TestWrongPasswordsAndCertificates(t *testing.T) {
+	authority, stranger := valkeytest.NewAuthority(t), valkeytest.NewAuthority(t)
+	server := valkeytest.StartTLS(t, authority, time.Now().Add(time.Hour), rules(t, "standalone"))
+	expired := valkeytest.StartTLS(t, authority, time.Now().Add(-time.Hour))
+	plain := valkeytest.Start(t)
+	good := patient(valkey.Config{Addresses: []string{server.Addr}, Username: "moat", Password: secret, TLS: authority.Trust()})
+	for name, c := range map[string]struct {
+		change func(*valkey.Config)
+		words  []string
+	}{
+		"wrong password":    {func(c *valkey.Config) { c.Password = secret + "!" }, []string{"WRONGPASS", "check the user name and the password"}},
+		"wrong user":        {func(c *valkey.Config) { c.Username = "nobody" }, []string{"WRONGPASS"}},
+		"no password":       {func(c *valkey.Config) { c.Username, c.Password = "", "" }, []string{"NOAUTH", "user name"}},
+		"wrong authority":   {func(c *valkey.Config) { c.TLS = stranger.Trust() }, []string{server.Addr, "unknown authority", "give its authority"}},
+		"wrong name":        {func(c *valkey.Config) { c.TLS.ServerName = "elsewhere.example" }, []string{"elsewhere.example"}},
+		"expired":           {func(c *valkey.Config) { c.Addresses = []string{expired.Addr} }, []string{expired.Addr, "expired"}},
+		"no TLS to TLS":     {func(c *valkey.Config) { c.TLS = nil }, []string{server.Addr, "does the server want TLS"}},
+		"a name of no host": {func(c *valkey.Config) { c.Addresses = []string{"valkey.invalid:6379"} }, []string{"valkey.invalid"}},
+		"no cluster":        {func(c *valkey.Config) { *c = valkey.Config{Addresses: []string{plain.Addr}, Mode: valkey.Cluster} }, []string{"not part of a cluster"}},
+		"TLS to no TLS":     {func(c *valkey.Config) { c.Addresses = []string{plain.Addr} }, []string{plain.Addr, "no TLS handshake"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "TLS to no TLS" {
+				thorough(t) // a server waits for more
+			}
+			cfg := good
+			cfg.TLS = cfg.TLS.Clone()
+			c.change(&cfg)
+			s := client{t, open(t, cfg)}
+			var err error
+			eventually(t, "it is known why", func() bool {
+				err = s.unavailable(demand("a", slow))
+				return !strings.Contains(err.Error(), "not connected yet")
+			})
+			hasAll(t, err.Error(), c.words...)
+			for _, text := range []string{err.Error(), s.Stats().LastError.Error()} {
+				if strings.Contains(text, secret) {
+					t.Errorf("it tells the password: %s", text)
+				}
+			}
+		})
+	}
+}
+
+func TestAConfigDoesNotTellPasswords(t *testing.T) {
+	cfg := valkey.Config{
+		Addresses: []string{"a.example:1"}, Mode: valkey.Sentinel, Master: "limits", Username: "moat", Password: secret,
+		SentinelUsername: "watcher", SentinelPassword: secret,
+	}
+	var logged strings.Builder
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "cfg", cfg, "pointer", &cfg)
+	marshalled, err := json.Marshal(struct{ C *valkey.Config }{&cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		fmt.Sprint(cfg), fmt.Sprintf("%v %+v %#v %s %q %x %d", cfg, cfg, cfg, cfg, cfg, cfg, cfg),
+		fmt.Sprintf("%v %+v %#v", &cfg, &cfg, struct{ C valkey.Config }{cfg}), logged.String(), string(marshalled),
+	} {
+		if strings.Contains(text, secret) || !strings.Contains(text, "a.example:1") {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
+func TestAWrongConfigIsToldAtOnce(t *testing.T) {
+	good := valkey.Config{Addresses: []string{"127.0.0.1:1"}}
+	if err := good.Check(); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(*valkey.Config){
+		"no address":                   func(c *valkey.Config) { c.Addresses = nil },
+		`"localhost" is not host:port`: func(c *valkey.Config) { c.Addresses = []string{"localhost"} },
+		`":1" is not host:port`:        func(c *valkey.Config) { c.Addresses = []string{":1"} },
+		`"h:0" is not host:port`:       func(c *valkey.Config) { c.Addresses = []string{"h:0"} },
+		`"h:http" is not host:port`:    func(c *valkey.Config) { c.Addresses = []string{"h:http"} },
+		"several are for":              func(c *valkey.Config) { c.Addresses = []string{"a:1", "b:1"} },
+		"needs the name of the master": func(c *valkey.Config) { c.Mode = valkey.Sentinel },
+		"does not ask any":             func(c *valkey.Config) { c.Master = "x" },
+		"only database 0":              func(c *valkey.Config) { c.Mode, c.DB = valkey.Cluster, 1 },
+		"is negative":                  func(c *valkey.Config) { c.DB = -1 },
+		"without a password":           func(c *valkey.Config) { c.Username = "x" },
+		"none of standalone":           func(c *valkey.Config) { c.Mode = 7 },
+		`prefix "a{b"`:                 func(c *valkey.Config) { c.Prefix = "a{b" },
+		"between 5ms and 1s":           func(c *valkey.Config) { c.Timeout = time.Millisecond },
+		"2s is not between":            func(c *valkey.Config) { c.Timeout = 2 * time.Second },
+	} {
+		cfg := good
+		change(&cfg)
+		s, err := valkey.Open(t.Context(), cfg)
+		if err == nil {
+			s.Close()
+			t.Errorf("want an error with %q", want)
+			continue
+		}
+		hasAll(t, err.Error(), "store/valkey: ", want)
+	}
+	// All faults are told at once.
+	cfg := valkey.Config{Mode: valkey.Sentinel, DB: -1}
+	hasAll(t, cfg.Check().Error(), "no address", "name of the master", "negative")
+}
