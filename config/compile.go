@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/tls"
 	"reflect"
 	"slices"
@@ -31,6 +32,7 @@ type Loaded struct {
 	source       *file
 	at           map[string]position
 	text         []byte
+	valkeyPEM    []byte                             // the certificates of Valkey, to tell whether it is the same
 	certificates []*atomic.Pointer[tls.Certificate] // of Server.Listeners; nil without TLS
 }
 
@@ -55,6 +57,13 @@ func (l *Loaded) Renew(next *Loaded) (restart []string) {
 		}
 	}
 	return restart
+}
+
+// SameStore reports whether next, which was loaded later, has the same Valkey: then it
+// need not be opened anew.
+func (l *Loaded) SameStore(next *Loaded) bool {
+	return (l.Valkey == nil) == (next.Valkey == nil) &&
+		reflect.DeepEqual(l.source.Store.Valkey, next.source.Store.Valkey) && bytes.Equal(l.valkeyPEM, next.valkeyPEM)
 }
 
 // bound is the file without what can change while the gate listens: which certificates
@@ -87,6 +96,8 @@ type compiler struct {
 	used map[string]bool
 	// rules are the rate limits that have no fault.
 	rules map[string]ratelimit.Rule
+	// modes are those in which the rate limits are in force, a bit for each.
+	modes map[string]uint
 	// byName and byMatch are the indexes of the routes.
 	byName, byMatch map[string]int
 }
@@ -95,7 +106,7 @@ func (d *decoder) compile() (*Loaded, error) {
 	c := &compiler{
 		decoder: d, f: d.root, out: &Loaded{source: d.root},
 		sets: make(map[setKey]*web.OriginSet), judged: make(map[string]bool), owned: make(map[string]string), used: make(map[string]bool),
-		rules: make(map[string]ratelimit.Rule), byName: make(map[string]int), byMatch: make(map[string]int),
+		rules: make(map[string]ratelimit.Rule), modes: make(map[string]uint), byName: make(map[string]int), byMatch: make(map[string]int),
 	}
 	c.publicOrigins()
 	c.trust()

@@ -201,7 +201,8 @@ type rateLimit struct {
 	// Requests per time, such as `60/m`, `60/m burst 20` or `5/10s`. The units are s, m, h
 	// and d. The burst is how many may come at once; without one, all of them may.
 	Limit ratelimit.Limit `yaml:"limit,short"`
-	// How many requests may be under way at the same time. Each process counts its own.
+	// How many requests may be under way at the same time; networks around an address may
+	// have more. Each process counts its own.
 	AtOnce int `yaml:"at_once" range:"1 1000000"`
 	// Who is counted together: requests that agree in all of these. `address` is the
 	// client's address and the networks around it. `new_address` counts clients that were
@@ -234,9 +235,9 @@ type tier struct {
 	For []netip.Prefix `yaml:"for,required,single"`
 	// Takes them out of the limit.
 	Exempt bool `yaml:"exempt" default:"false"`
-	// Their own limit.
+	// Their own limit. Without one they have that of all.
 	Limit ratelimit.Limit `yaml:"limit"`
-	// Their own number at the same time.
+	// Their own number at the same time. Without one they have that of all.
 	AtOnce int `yaml:"at_once" range:"1 1000000"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moat-gateway/moat/guard"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
@@ -36,14 +37,31 @@ func (c *compiler) rateLimit(name string) {
 	case l.Lease == 0:
 	case c.out.Valkey == nil:
 		c.warn(at, "", "has no effect: no store is shared")
-	case !l.Limit.Admits(l.Lease) && l.Limit != (ratelimit.Limit{}):
-		c.fault(at, "", fmt.Sprintf("takes room for %d requests at once, which %s never has", l.Lease, l.Limit))
+	default:
+		limits := []ratelimit.Limit{l.Limit}
+		for _, t := range l.Tiers {
+			limits = append(limits, t.Limit)
+		}
+		for _, limit := range limits {
+			if limit != (ratelimit.Limit{}) && !limit.Admits(l.Lease) {
+				c.fault(at, "", fmt.Sprintf("takes room for %d requests at once, which %s never has", l.Lease, limit))
+				break
+			}
+		}
 	}
 	var before []netip.Prefix
 	for i, t := range l.Tiers {
 		at := item(join(path, "tiers"), i)
 		out := ratelimit.Tier{For: t.For, Exempt: t.Exempt, Limit: t.Limit, AtOnce: t.AtOnce}
+		for j, p := range t.For {
+			if p.Addr().Is4In6() {
+				c.fault(item(join(at, "for"), j), p.String(), fmt.Sprintf("holds no client: IPv4 addresses are written as such; write %q", mapped(p)))
+			}
+		}
 		switch {
+		case c.has(join(at, "for")) && len(t.For) == 0 && c.clean(join(at, "for")):
+			c.fault(join(at, "for"), "", "none, so the tier never counts")
+			continue
 		case t.Exempt && (t.Limit != (ratelimit.Limit{}) || t.AtOnce > 0):
 			c.fault(at, "", "exempt, and with a limit of its own; remove one of the two")
 			continue
@@ -69,11 +87,22 @@ func (c *compiler) rateLimit(name string) {
 	c.rules[name] = r
 }
 
+// mapped is the range of IPv4 addresses that a range of IPv6 is mapped from, or that of one.
+func mapped(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr().Unmap(), max(p.Bits()-96, 0)).Masked()
+}
+
 // rateLimits judges the limits that a route names, side by side.
 func (c *compiler) rateLimits(r *route, where func(field string) string) []ratelimit.Rule {
 	var out []ratelimit.Rule
 	p := &r.Override
 	isNew := ""
+	switch costs := where("cost"); {
+	case len(p.RateLimits) == 0 && c.has(costs) && c.once(costs+" alone", false):
+		c.warn(costs, "", "has no effect: no rate limit holds here")
+	case len(p.RateLimits) > 0 && p.Modes.RateLimit == guard.Off && c.once(where("modes.rate_limit"), false):
+		c.warn(where("modes.rate_limit"), "off", "no rate limit holds here, though some are named")
+	}
 	for i, name := range p.RateLimits {
 		at := item(where("rate_limits"), i)
 		if name == "" {
@@ -90,7 +119,14 @@ func (c *compiler) rateLimits(r *route, where func(field string) string) []ratel
 		if !ok || slices.ContainsFunc(out, func(r ratelimit.Rule) bool { return r.Name == name }) {
 			continue // it is faulty, or listed twice: both have been told
 		}
+		c.modes[name] |= 1 << p.Modes.RateLimit
+		if c.modes[name]&(1<<guard.Enforce|1<<guard.Report) == 1<<guard.Enforce|1<<guard.Report && c.once("modes of "+name, false) {
+			c.warn(at, name, "is enforced on one route and only reported on another: requests of both count")
+		}
 		for _, limit := range limitsOf(rule) {
+			if slices.Contains(rule.By, ratelimit.NewAddress) {
+				break // each client costs it one
+			}
 			if !limit.Admits(p.Cost.Request) {
 				costAt := where("cost")
 				if c.has(where("cost.request")) {
@@ -142,25 +178,34 @@ func limitsOf(r ratelimit.Rule) []ratelimit.Limit {
 	return out
 }
 
-// contradiction warns of two limits, one of which can never be the one that refuses.
+// contradiction warns of two limits, one of which can never be the one that refuses: each
+// request that it counts is counted by the other one too, with others or alone, and that
+// one never has more room.
 func (c *compiler) contradiction(at string, a, b ratelimit.Rule) {
-	if !sameFacts(a.By, b.By) || a.Limit == (ratelimit.Limit{}) || b.Limit == (ratelimit.Limit{}) || len(a.Tiers)+len(b.Tiers) > 0 || a.Wider != b.Wider || a.AtOnce+b.AtOnce > 0 {
+	if !c.once(at+" beside "+b.Name, false) {
 		return
 	}
-	idle, strict := a, b
-	if a.Limit.Covers(b.Limit) {
-		idle, strict = b, a
-	} else if !b.Limit.Covers(a.Limit) {
+	for _, pair := range [][2]ratelimit.Rule{{a, b}, {b, a}} {
+		idle, strict := pair[0], pair[1]
+		plain := idle.AtOnce == 0 && len(idle.Tiers)+len(strict.Tiers) == 0 && idle.Limit != (ratelimit.Limit{}) && strict.Limit != (ratelimit.Limit{})
+		if !plain || !coarser(strict.By, idle.By) || !strict.Limit.Covers(idle.Limit) {
+			continue
+		}
+		// With address, the networks around count too, each by its own factor.
+		if slices.Contains(strict.By, ratelimit.Address) && strict.Wider != idle.Wider {
+			continue
+		}
+		c.warn(at, idle.Name, fmt.Sprintf("never refuses anything: %s, %s, counts all that it counts, and is no more than %s", strict.Name, strict.Limit, idle.Limit))
 		return
-	}
-	if c.once(at+" beside "+b.Name, false) {
-		c.warn(at, idle.Name, fmt.Sprintf("never refuses anything: %s, %s, counts the same clients and is no more than %s", strict.Name, strict.Limit, idle.Limit))
 	}
 }
 
-func sameFacts(a, b []ratelimit.Fact) bool {
-	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
-	return slices.Equal(a, b)
+// coarser reports whether requests that agree in the facts fine agree in coarse too.
+func coarser(coarse, fine []ratelimit.Fact) bool {
+	if slices.Contains(coarse, ratelimit.NewAddress) || slices.Contains(fine, ratelimit.NewAddress) {
+		return false // these count clients, not requests
+	}
+	return !slices.ContainsFunc(coarse, func(f ratelimit.Fact) bool { return !slices.Contains(fine, f) })
 }
 
 // clean reports whether the decoder found no fault at path or below it.

@@ -46,6 +46,7 @@ func (c *compiler) valkeyTLS(path string, t *valkeyTLS) *tls.Config {
 	out := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
 		if text, ok := c.pem(join(path, "ca"), t.CA); ok {
+			c.out.valkeyPEM = append(c.out.valkeyPEM, text...)
 			out.RootCAs = x509.NewCertPool()
 			if !out.RootCAs.AppendCertsFromPEM(text) {
 				c.fault(join(path, "ca"), t.CA, "holds no certificate in PEM")
@@ -56,6 +57,7 @@ func (c *compiler) valkeyTLS(path string, t *valkeyTLS) *tls.Config {
 	case t.Certificate != "" && t.Key != "":
 		if cert := c.certificate(path, keyPair{t.Certificate, t.Key}).Load(); cert != nil {
 			out.Certificates = []tls.Certificate{*cert}
+			c.out.valkeyPEM = append(c.out.valkeyPEM, cert.Leaf.Raw...)
 		}
 	case t.Certificate != "":
 		c.fault(join(path, "certificate"), t.Certificate, "a certificate without its key; write key")

@@ -4,6 +4,8 @@
 // never skipped.
 package e2e
 
+import "github.com/moat-gateway/moat/store/valkey/valkeytest"
+
 // Program is a program outside this repository that the end-to-end tests execute.
 type Program struct {
 	// Name is what the tests call it.
@@ -21,4 +23,5 @@ var Programs = []Program{
 	{Name: "curl", FoundAs: []string{"curl"}},
 	{Name: "nginx", FoundAs: []string{"nginx"}},
 	{Name: "caddy", FoundAs: []string{"caddy"}},
+	{Name: "valkey", FoundAs: valkeytest.FoundAs},
 }

@@ -170,6 +170,7 @@ npm) echo npm ;;
 curl) echo curl ;;
 nginx) echo nginx ;;
 caddy) echo caddy ;;
+redis-server) echo redis-server ;;
 firefox-esr) echo firefox-esr ;;
 gcc) echo gcc ;;
 `
@@ -192,7 +193,7 @@ func newMachine(t *testing.T) *machine {
 	}
 	m.write("os-release", "ID=debian\n", 0o600)
 	m.stub("id", `echo "$ID"`)
-	for _, name := range []string{"chromium", "firefox-esr", "curl", "caddy", "gcc"} {
+	for _, name := range []string{"chromium", "firefox-esr", "curl", "caddy", "redis-server", "gcc"} {
 		m.packaged(name, "echo "+name+" 1.0\necho built for tests")
 	}
 	m.packaged("nginx", `[ "$1" = -v ] && echo nginx 1.0 >&2`)
@@ -308,10 +309,10 @@ func TestSetupOnABareMachineInstallsEverything(t *testing.T) {
 	m.hasApt()
 	out := m.succeeds(
 		"apt-get update",
-		"apt-get install -y --no-install-recommends chromium firefox-esr nodejs npm curl nginx caddy gcc libc6-dev",
+		"apt-get install -y --no-install-recommends chromium firefox-esr nodejs npm curl nginx caddy redis-server gcc libc6-dev",
 		"npm ci --no-audit --no-fund in express",
 	)
-	missing := strings.Index(out, "setup: missing: chromium firefox node npm curl nginx caddy gcc\n")
+	missing := strings.Index(out, "setup: missing: chromium firefox node npm curl nginx caddy valkey gcc\n")
 	running := strings.Index(out, "setup: running: apt-get install -y")
 	if missing < 0 || running < missing {
 		t.Errorf("it must say what is missing, then what it runs:\n%s", out)
@@ -328,14 +329,14 @@ func TestSetupInstallsOnlyWhatIsMissing(t *testing.T) {
 	m := newMachine(t)
 	m.hasApt()
 	m.hasExpress()
-	m.has("node", "npm", "gcc", "curl", "nginx", "caddy", "firefox-esr")
+	m.has("node", "npm", "gcc", "curl", "nginx", "caddy", "redis-server", "firefox-esr")
 	m.succeeds("apt-get update", "apt-get install -y --no-install-recommends chromium")
 }
 
 func TestSetupInstallsAgainWhenTheLockFileIsYounger(t *testing.T) {
 	m := newMachine(t)
 	m.hasExpress()
-	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 	m.succeeds("")
 	inAnHour := time.Now().Add(time.Hour)
 	if err := os.Chtimes(filepath.Join(m.dir, "checkout/e2e/express/package-lock.json"), inAnHour, inAnHour); err != nil {
@@ -348,7 +349,7 @@ func TestSetupTakesAnyChromium(t *testing.T) {
 	for _, name := range []string{"chromium-browser", "google-chrome", "google-chrome-stable"} {
 		m := newMachine(t)
 		m.hasExpress()
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.stub(name, "echo Chrome 1")
 		m.succeeds("")
 	}
@@ -357,8 +358,16 @@ func TestSetupTakesAnyChromium(t *testing.T) {
 func TestSetupTakesAnyFirefox(t *testing.T) {
 	m := newMachine(t)
 	m.hasExpress()
-	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy")
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server")
 	m.stub("firefox", "echo Mozilla Firefox 1")
+	m.succeeds("")
+}
+
+func TestSetupTakesValkeyOrRedis(t *testing.T) {
+	m := newMachine(t)
+	m.hasExpress()
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+	m.stub("valkey-server", "echo Valkey server v=8.0.1")
 	m.succeeds("")
 }
 
@@ -367,7 +376,7 @@ func TestSetupUsesSudoWhenNotRoot(t *testing.T) {
 	m.user = "1000"
 	m.hasApt()
 	m.hasExpress()
-	m.has("chromium", "node", "npm", "gcc", "nginx", "caddy", "firefox-esr")
+	m.has("chromium", "node", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 	m.fails([]string{""}, "no sudo", "apt-get: curl")
 	m.stub("sudo", `echo "sudo $1" >>"$CALLS"; exec "$@"`)
 	m.succeeds(
@@ -381,14 +390,14 @@ func TestSetupReplacesAnOldNode(t *testing.T) {
 	m := newMachine(t)
 	m.hasApt()
 	m.hasExpress()
-	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 	m.stub("node", "echo v16.20.2")
 	m.succeeds(install...)
 
 	m = newMachine(t)
 	m.hasApt()
 	m.hasExpress()
-	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 	m.packaged("node", "echo v16.20.2") // as old as the distribution
 	m.fails(install, "v16.20.2", "18 or later")
 }
@@ -396,53 +405,53 @@ func TestSetupReplacesAnOldNode(t *testing.T) {
 func TestSetupFailsLoudly(t *testing.T) {
 	t.Run("when there is no package manager", func(t *testing.T) {
 		m := newMachine(t)
-		m.has("chromium", "npm", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("chromium", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{""}, "missing: node curl", "none of apt-get", "node: 18 or later")
 	})
 	t.Run("when the package manager has no such package", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("brew", `echo "brew $*" >>"$CALLS"`)
-		m.has("node", "npm", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{""}, "no package for chromium", "by hand")
 	})
 	t.Run("when Ubuntu has chromium only as a snap", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.write("os-release", "NAME=\"Ubuntu\"\nID=ubuntu\n", 0o600)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{""}, "no package for chromium", "google-chrome")
 	})
 	t.Run("when Ubuntu has firefox only as a snap", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.write("os-release", "NAME=\"Ubuntu\"\nID=ubuntu\n", 0o600)
-		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy")
+		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server")
 		m.fails([]string{""}, "no package for firefox", "by hand")
 	})
 	t.Run("when the installation fails", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("apt-get", `echo "apt-get $1" >>"$CALLS"; [ "$1" = update ]`)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install"})
 	})
 	t.Run("when the installation does not bring the program", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("apt-get", `echo "apt-get $1" >>"$CALLS"`)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install"}, "chromium is still missing")
 	})
 	t.Run("when an installed program does not start", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.packaged("chromium", "echo libnss3.so is missing >&2; exit 127")
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install -y --no-install-recommends chromium"},
 			"libnss3.so is missing", "--version failed")
 	})
 	t.Run("when npm fails", func(t *testing.T) {
 		m := newMachine(t)
 		m.packaged("npm", `echo "npm $1" >>"$CALLS"; exit 1`)
-		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
 		m.fails([]string{"npm ci"})
 	})
 }

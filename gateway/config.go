@@ -255,7 +255,12 @@ func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string) (*r
 		errs = append(errs, err)
 	}
 	if limits != nil && r.Modes[guard.RateLimit] == guard.Enforce {
-		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), ratelimit.Headers()...)
+		// Where every page may read, none is told how much its visitor has asked for lately.
+		exposed := ratelimit.Headers()
+		if r.Origins != nil && r.Origins.Any() {
+			exposed = []string{"Retry-After"}
+		}
+		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), exposed...)
 	}
 	cg, faults := cors.New(r.CORS)
 	errs = append(errs, faults...)

@@ -239,9 +239,12 @@ func (g *Gateway) copyResponse(rt *route, w http.ResponseWriter, r *http.Request
 			}
 		}
 	}
+	limited := h["Ratelimit"] != nil
 	for k, v := range res.Header {
 		switch {
 		case ownedResponseHeader(k):
+		case limited && (k == "Ratelimit" || k == "Ratelimit-Policy"):
+			// The state of the upstream's limit beside the policy of ours would mean nothing.
 		case k == "Vary":
 			mergeVary(h, v)
 		case isCORSHeader(k):

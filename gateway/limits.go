@@ -55,14 +55,18 @@ func (s *limitsSeen) note(x *exchange, d guard.Decision) {
 	if x.grant == nil || !d.Denied() && x.grant.Degraded == nil {
 		return
 	}
+	unanswered := x.grant.Degraded
+	if errors.Is(unanswered, context.Canceled) {
+		unanswered = nil // the client did not wait
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k, _, ok := x.grant.Refusal(); ok {
 		s.refused[refusedBy{k.Limit, x.route.name, mode}]++
 	}
-	if err := x.grant.Degraded; err != nil {
+	if unanswered != nil {
 		s.unanswered++
-		s.lastError, s.lastAt = err.Error(), time.Now()
+		s.lastError, s.lastAt = unanswered.Error(), time.Now()
 	}
 }
 
@@ -148,6 +152,7 @@ type LimitStore struct {
 	// Nodes is how many processes share the store, and Unanswered how many requests of this
 	// one it has not answered in time.
 	Nodes       int        `json:"nodes,omitempty"`
+	Down        bool       `json:"down,omitempty"` // it is not asked at the moment, because it does not answer
 	Unanswered  uint64     `json:"unanswered"`
 	LastError   string     `json:"last_error,omitempty"`
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
@@ -258,6 +263,9 @@ func (g *Gateway) limitStore(st *state) *LimitStore {
 		if s, ok := st.shared.(interface{ Nodes() int }); ok {
 			out.Nodes = s.Nodes()
 		}
+		if s, ok := st.shared.(interface{ Answering() bool }); ok {
+			out.Down = !s.Answering()
+		}
 	}
 	if s, ok := g.debts.(interface{ Stats() memory.Stats }); ok {
 		table := s.Stats()
@@ -306,15 +314,19 @@ func (g *Gateway) resetLimit(ctx context.Context, name, text string) (LimitsRese
 	}
 	var out LimitsReset
 	for _, k := range keys {
-		for _, s := range []ratelimit.Store{g.debts, st.shared} {
-			if s == nil {
-				continue
+		for _, tier := range st.keyNames(k.Limit) {
+			k := k
+			k.Limit = tier
+			for _, s := range []ratelimit.Store{g.debts, st.shared} {
+				if s == nil {
+					continue
+				}
+				if err = s.Reset(ctx, k); err != nil {
+					return out, fmt.Errorf("limit %q: %s: the limits' store: %w", k.Limit, k.Text(), err)
+				}
 			}
-			if err = s.Reset(ctx, k); err != nil {
-				return out, fmt.Errorf("limit %q: %s: the limits' store: %w", k.Limit, k.Text(), err)
-			}
+			g.obs.limits.watch.Forget(k)
 		}
-		g.obs.limits.watch.Forget(k)
 		out.Reset = append(out.Reset, ResetKey{k.Limit, k.Text()})
 		g.obs.log.Info("rate limit reset", slog.String("limit", k.Limit), slog.String("key", k.Text()))
 	}
@@ -325,6 +337,16 @@ func (g *Gateway) resetLimit(ctx context.Context, name, text string) (LimitsRese
 		}
 	}
 	return out, nil
+}
+
+// keyNames are the limits that keys of the rule of that name can have.
+func (s *state) keyNames(rule string) []string {
+	for _, l := range s.limitsInForce() {
+		if l.rule.Name == rule {
+			return l.rule.KeyNames()
+		}
+	}
+	return nil
 }
 
 // holds reports whether what a limit refuses to key a may be a request of key b.

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
 const (
@@ -165,16 +166,20 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 }
 
 // store notes whether the store that the rate limits are shared through answers. A client
-// that went away meanwhile says nothing about it.
-func (o *observer) store(err error) {
-	down := err != nil
-	if down == o.storeDown.Load() || errors.Is(err, context.Canceled) || !o.storeDown.CompareAndSwap(!down, down) {
-		return
-	}
-	if down {
-		o.log.Error("the rate limits' store does not answer", slog.Any("error", err), slog.String("meanwhile", "each route does what its store_down says"))
-	} else {
-		o.log.Info("the rate limits' store answers again")
+// that went away meanwhile says nothing about it, nor does a request that was decided
+// without asking it: the store itself says when it answers again.
+func (o *observer) store(shared ratelimit.Store, err error) {
+	switch {
+	case errors.Is(err, context.Canceled):
+	case err != nil:
+		if o.storeDown.CompareAndSwap(false, true) && o.mayLog(time.Now()) {
+			o.log.Error("the rate limits' store does not answer", slog.Any("error", err), slog.String("meanwhile", "each route does what its store_down says"))
+		}
+	case o.storeDown.Load():
+		s, ok := shared.(interface{ Answering() bool })
+		if ok && s.Answering() && o.storeDown.CompareAndSwap(true, false) && o.mayLog(time.Now()) {
+			o.log.Info("the rate limits' store answers again")
+		}
 	}
 }
 

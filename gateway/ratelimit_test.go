@@ -14,6 +14,7 @@ import (
 	"github.com/moat-gateway/moat/gateway"
 	"github.com/moat-gateway/moat/guard"
 	"github.com/moat-gateway/moat/guard/ratelimit"
+	"github.com/moat-gateway/moat/web"
 )
 
 // limited has each client held to the limit.
@@ -274,4 +275,92 @@ func TestSharedStoreThatDoesNotAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where CORS does not answer it, a preflight is a request like any other.
+func TestPreflightThatReachesTheUpstreamIsLimited(t *testing.T) {
+	b := newBackend(t, nil)
+	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 2", func(r *gateway.Route) {
+		r.Modes[guard.CORS], r.Modes[guard.Bounds] = guard.Report, guard.Report
+	})))
+	for range 10 {
+		serve(g, preflight())
+	}
+	if n := b.ran.Load(); n != 2 {
+		t.Errorf("%d preflights reached the backend", n)
+	}
+}
+
+// Refusals that come before the client is told are paid for by whoever asked.
+func TestRefusedPathIsPaidByItsClient(t *testing.T) {
+	b := newBackend(t, nil)
+	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 5", func(r *gateway.Route) { r.Cost.Refused = 5 })))
+	bad := request("GET", app)
+	bad.URL.Path, bad.URL.RawPath = "/v1/a/b", "/v1/a%2Fb"
+	bad.RemoteAddr = "203.0.113.7:1"
+	if p := problemOf(t, serve(g, bad)); p.Code != "path-ambiguous" {
+		t.Fatalf("%+v", p)
+	}
+	for addr, want := range map[string]int{"203.0.113.7:1": http.StatusTooManyRequests, "203.0.113.8:1": http.StatusOK} {
+		r := request("GET", app)
+		r.RemoteAddr = addr
+		if res := serve(g, r); res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", addr, res.StatusCode, want)
+		}
+	}
+}
+
+func TestLimitOfTheUpstreamDoesNotMixWithOurs(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("RateLimit", `"theirs";r=999;t=1`)
+		w.Header().Set("Retry-After", "7")
+	})
+	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 5")))
+	if h := serve(g, request("GET", app)).Header; !strings.Contains(strings.Join(h["Ratelimit"], ","), `"client";r=4`) || len(h["Ratelimit"]) != 1 || h.Get("Retry-After") != "7" {
+		t.Errorf("%v", h)
+	}
+	g = newGateway(t, configFor(t, b.URL))
+	if h := serve(g, request("GET", app)).Header; h.Get("Ratelimit") != `"theirs";r=999;t=1` {
+		t.Errorf("without a limit of ours: %v", h)
+	}
+}
+
+// Where every page may read, none is told what its visitor has done elsewhere.
+func TestStrangersDoNotReadTheVisitorsLimit(t *testing.T) {
+	b := newBackend(t, nil)
+	anybody, faults := web.NewOriginSet([]string{"*"}, web.OriginSetOptions{})
+	if faults != nil {
+		t.Fatal(faults)
+	}
+	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 5", func(r *gateway.Route) {
+		r.Origins, r.CORS.Credentials = anybody, false
+	})))
+	h := serve(g, request("GET", stranger)).Header
+	if exposed := h.Get("Access-Control-Expose-Headers"); exposed != "retry-after" || h.Get("Ratelimit") == "" {
+		t.Errorf("%q, %v", exposed, h)
+	}
+}
+
+// A panic on the way must not leave a place taken for ever.
+func TestPanicFreesThePlace(t *testing.T) {
+	b := newBackend(t, nil)
+	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 50", func(r *gateway.Route) { r.RateLimits[0].AtOnce = 1 }), func(c *gateway.Config) {
+		c.SharedLimits = breaking{}
+	}))
+	for range 3 {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the store did not panic")
+				}
+			}()
+			serve(g, request("GET", app))
+		}()
+	}
+}
+
+type breaking struct{ ratelimit.Store }
+
+func (breaking) Take(context.Context, []ratelimit.Demand, []ratelimit.Result) (bool, error) {
+	panic("a fault in a store")
 }

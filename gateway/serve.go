@@ -50,16 +50,18 @@ type exchange struct {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	st := g.state.Load()
 	var x exchange
+	defer func() {
+		if x.grant != nil { // whatever panics: what is under way must not be counted for ever
+			x.grant.Release()
+		}
+	}()
 	d := st.admit(&x, w.Header(), r)
 	g.obs.limits.note(&x, d)
-	if x.grant != nil {
-		defer x.grant.Release()
-		if st.shared != nil {
-			g.obs.store(x.grant.Degraded)
-		}
+	if st.shared != nil && x.grant != nil {
+		g.obs.store(st.shared, x.grant.Degraded)
 	}
 	if x.route != nil && x.route.limits != nil && d.Ends() {
-		x.charge(r, d)
+		st.charge(&x, r, d)
 	}
 	if len(x.reports) > 0 {
 		g.obs.report(st, &x, r)
@@ -119,7 +121,7 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 			return d
 		}
 	}
-	if mode := rt.modes[guard.RateLimit]; rt.limits != nil && !preflight {
+	if mode := rt.modes[guard.RateLimit]; rt.limits != nil {
 		d = x.limit(r)
 		if mode == guard.Enforce {
 			x.grant.SetHeaders(h)
@@ -155,13 +157,20 @@ func (x *exchange) limit(r *http.Request) (d guard.Decision) {
 }
 
 // charge lets the client pay for what ended before the rate limits were asked.
-func (x *exchange) charge(r *http.Request, d guard.Decision) {
+func (s *state) charge(x *exchange, r *http.Request, d guard.Decision) {
 	cost := x.route.cost.Refused
 	if d.Outcome == guard.Answer {
 		cost = x.route.cost.Preflight
 	}
-	if d.Reason.Step() != guard.RateLimit {
-		x.route.limits.Charge(r.Context(), ratelimit.Facts{Client: x.client, Route: x.route.name, Method: r.Method}, cost)
+	if cost <= 0 || d.Reason.Step() == guard.RateLimit {
+		return
+	}
+	client := x.client
+	if !client.IsValid() { // it ended before the client was told
+		client, _ = s.clientAddr.Decide(r)
+	}
+	if client.IsValid() { // or whoever else is not known would pay
+		x.route.limits.Charge(r.Context(), ratelimit.Facts{Client: client, Route: x.route.name, Method: r.Method}, cost)
 	}
 }
 

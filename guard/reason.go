@@ -233,7 +233,7 @@ var reasons = [numReasons]reason{
 	},
 	RateLimitedTogether: {
 		"rate-limited-together", RateLimit, http.StatusServiceUnavailable, "Too many requests at the moment, from everybody together",
-		"A limit that all clients share is used up.",
+		"A limit that all clients share is used up, or as many requests of all clients together are under way as its at_once allows.",
 		"Raise the limit if the upstream can bear it; look with moat limits for who uses most.",
 	},
 	RateLimitedNew: {

@@ -22,6 +22,7 @@ npm        e2e        npm                                                       
 curl       e2e        curl                                                          curl           curl      curl          curl      curl
 nginx      e2e        nginx                                                         nginx          nginx     nginx         nginx     nginx
 caddy      e2e        caddy                                                         caddy          caddy     caddy         caddy     caddy
+valkey     e2e        valkey-server,redis-server                                    redis-server   valkey    valkey        valkey    valkey
 gcc        race       gcc                                                           gcc,libc6-dev  gcc       gcc,musl-dev  gcc       -
 '
 oldest_node=18

@@ -324,6 +324,9 @@ func storeLines(s *gateway.LimitStore) []string {
 		if s.Nodes > 0 {
 			shared += " between " + plural(s.Nodes, "process")
 		}
+		if s.Down {
+			shared += ", which does not answer: each route does what its store_down says"
+		}
 		lines = append(lines, shared)
 	}
 	if s.Unanswered > 0 && s.LastErrorAt != nil {

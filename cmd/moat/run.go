@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -145,6 +146,10 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 	if err != nil {
 		return err
 	}
+	current := first
+	stores := &sharedStore{store: shared}
+	defer stores.exchange(nil)
+	use(&first.Gateway, shared)
 	g, err := gateway.New(first.Gateway, log)
 	if err != nil {
 		return err
@@ -153,7 +158,6 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	go func() {
-		current := first
 		seen := fingerprint(current.Files)
 		tick := time.NewTicker(watchEvery)
 		defer tick.Stop()
@@ -169,14 +173,10 @@ func runGate(ctx context.Context, log *slog.Logger, load func() (*config.Loaded,
 			}
 			// Taken before loading, so that a change meanwhile is seen next time.
 			seen = fingerprint(current.Files)
-			next, nextShared := reload(log, g, current, load)
-			if next == nil {
-				continue
+			if next := reload(log, g, current, stores, load); next != nil {
+				current = next
+				seen = fingerprint(current.Files)
 			}
-			current = next
-			seen = fingerprint(current.Files)
-			retire(shared)
-			shared = nextShared
 		}
 	}()
 	err = g.Serve(ctx, first.Server, func(a gateway.Addresses) {
@@ -197,32 +197,61 @@ func openShared(l *config.Loaded) (*valkey.Store, error) {
 	if l.Valkey == nil {
 		return nil, nil
 	}
-	s, err := valkey.Open(context.Background(), *l.Valkey)
-	if err != nil {
-		return nil, err
-	}
-	l.Gateway.SharedLimits = s
-	return s, nil
+	return valkey.Open(context.Background(), *l.Valkey)
 }
 
-// retire closes a store that no new request will ask, once those under way have.
-func retire(s *valkey.Store) {
+// sharedStore is the store of the configuration in force.
+type sharedStore struct {
+	mu    sync.Mutex
+	store *valkey.Store // or nil
+}
+
+func (s *sharedStore) current() *valkey.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store
+}
+
+// exchange puts next in the place of the store, which is closed once the requests under
+// way have asked it.
+func (s *sharedStore) exchange(next *valkey.Store) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.store; old != nil && next != nil {
+		time.AfterFunc(2*valkey.MaxTimeout, old.Close)
+	} else if old != nil {
+		old.Close() // nothing takes its place: the gate has stopped, or counts alone
+	}
+	s.store = next
+}
+
+// use has the gate share its limits through s, which may be nil.
+func use(c *gateway.Config, s *valkey.Store) {
 	if s != nil {
-		time.AfterFunc(2*valkey.MaxTimeout, func() { s.Close() })
+		c.SharedLimits = s
 	}
 }
 
 // reload exchanges the configuration, or says why the old one stays.
-func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load func() (*config.Loaded, error)) (*config.Loaded, *valkey.Store) {
+func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, stores *sharedStore, load func() (*config.Loaded, error)) *config.Loaded {
 	next, err := load()
-	var shared *valkey.Store
-	if err == nil {
+	shared := stores.current()
+	opened := false
+	if err == nil && !current.SameStore(next) {
 		shared, err = openShared(next)
+		opened = true
 	}
 	if err != nil {
 		g.ReloadRefused()
-	} else if err = g.Reload(next.Gateway); err != nil {
-		retire(shared)
+	} else {
+		use(&next.Gateway, shared)
+		err = g.Reload(next.Gateway)
+	}
+	switch {
+	case err == nil && opened:
+		stores.exchange(shared)
+	case opened && shared != nil:
+		shared.Close()
 	}
 	if err != nil {
 		if faults, ok := errors.AsType[config.Faults](err); ok {
@@ -233,14 +262,14 @@ func reload(log *slog.Logger, g *gateway.Gateway, current *config.Loaded, load f
 			log.Error("configuration is at fault", slog.Any("fault", err))
 		}
 		log.Error("configuration not reloaded: the old one stays in force")
-		return nil, nil
+		return nil
 	}
 	warn(log, next)
 	for _, name := range current.Renew(next) {
 		log.Warn("setting takes effect only at the next start", slog.String("setting", name))
 	}
 	log.Info("configuration reloaded")
-	return next, shared
+	return next
 }
 
 func warn(log *slog.Logger, l *config.Loaded) {

@@ -1,11 +1,13 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -72,21 +74,29 @@ func New(p Policy, s Store) (*Guard, error) {
 			errs = append(errs, fmt.Errorf("%q: %w", r.Name, err))
 			continue
 		}
-		switch {
-		case !c.isNew:
-			g.rules = append(g.rules, c)
-		case len(g.rules) > 0 && g.rules[0].isNew:
+		if c.isNew && slices.ContainsFunc(g.rules, func(r rule) bool { return r.isNew }) {
 			errs = append(errs, fmt.Errorf("%q: the second limit by new address; a client is new to one of them only", r.Name))
-		default:
-			g.rules = append([]rule{c}, g.rules...) // whether a client is new is the first demand
 		}
 		for _, t := range c.tiers {
-			if len(t.v4) > 0 && !t.v4[0].limit.Admits(g.cost) {
+			if len(t.v4) > 0 && t.v4[0].limit != (Limit{}) && !c.isNew && !t.v4[0].limit.Admits(g.cost) {
 				errs = append(errs, fmt.Errorf("%q: a request costs %d, and %s never has room for more than %d", r.Name, g.cost, t.v4[0].limit, t.v4[0].limit.burst()))
 			}
 			g.byClient = g.byClient || t.policy != ""
 		}
+		g.rules = append(g.rules, c)
 	}
+	// Whether a client is new is the first demand. What is its own stands before what it
+	// shares with everybody, so that a place that all share is not held by who has none.
+	rank := func(r rule) int {
+		switch {
+		case r.isNew:
+			return 0
+		case r.byAddress:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(g.rules, func(a, b rule) int { return cmp.Compare(rank(a), rank(b)) })
 	return g, errors.Join(errs...)
 }
 
@@ -123,20 +133,27 @@ var grants = sync.Pool{New: func() any { return new(Grant) }}
 
 // Decide charges a request, or refuses it. The Grant is never nil.
 func (g *Guard) Decide(ctx context.Context, f Facts) (*Grant, guard.Decision) {
-	gr := g.demand(&f, g.cost)
+	gr := g.demand(&f, g.cost, true)
 	if d := gr.enter(&f); d.Denied() {
 		return gr, d
 	}
 	if len(gr.demands) == 0 {
 		return gr, guard.Decision{}
 	}
+	answered := false
+	defer func() {
+		if !answered { // the store panics, and nobody will release the Grant
+			gr.leave()
+		}
+	}()
 	ok, err := g.store.Take(ctx, gr.demands, gr.results)
+	answered = true
 	return gr, gr.decide(ctx, ok, err)
 }
 
 // Peek is Decide without a charge. Requests under way are not counted either.
 func (g *Guard) Peek(ctx context.Context, f Facts) (*Grant, guard.Decision) {
-	gr := g.demand(&f, g.cost)
+	gr := g.demand(&f, g.cost, true)
 	if len(gr.demands) == 0 {
 		return gr, guard.Decision{}
 	}
@@ -149,12 +166,13 @@ func (g *Guard) Peek(ctx context.Context, f Facts) (*Grant, guard.Decision) {
 }
 
 // Charge makes the client pay for something that has been decided already, such as a
-// request that another guard refused. It takes what room there is.
+// request that another guard refused. It takes what room there is. It makes nobody known
+// who was new.
 func (g *Guard) Charge(ctx context.Context, f Facts, cost int) {
 	if cost <= 0 {
 		return
 	}
-	gr := g.demand(&f, min(cost, maxCost))
+	gr := g.demand(&f, min(cost, maxCost), false)
 	defer gr.Release()
 	if len(gr.demands) == 0 {
 		return
@@ -168,11 +186,12 @@ func (g *Guard) Charge(ctx context.Context, f Facts, cost int) {
 	}
 }
 
-// demand lists what a request asks for.
-func (g *Guard) demand(f *Facts, cost int) *Grant {
+// demand lists what a request asks for, of limits by new address only if it is to pass.
+func (g *Guard) demand(f *Facts, cost int, pass bool) *Grant {
 	gr, _ := grants.Get().(*Grant)
 	gr.g, gr.refused, gr.retry, gr.Degraded = g, Key{}, 0, nil
 	gr.demands, gr.results, gr.rules, gr.entered = gr.demands[:0], gr.results[:0], gr.rules[:0], gr.entered[:0]
+	f.Client = f.Client.Unmap().WithZone("") // one client, one key
 	if cost < 0 {
 		return gr
 	}
@@ -180,12 +199,20 @@ func (g *Guard) demand(f *Facts, cost int) *Grant {
 		r := &g.rules[i]
 		t := r.tierOf(f.Client)
 		levels := t.levels(f.Client)
-		if r.isNew && len(levels) > 0 {
-			gr.add(Demand{Key: Key{Limit: r.name, Net: narrow(f.Client)}, Limit: seen, Cost: 1, Force: true}, ruleOf{r, t, &levels[0]})
+		each := cost
+		if r.isNew {
+			if !pass || len(levels) == 0 {
+				continue
+			}
+			each = 1 // a client is new once, whatever it asks for
+			gr.add(Demand{Key: Key{Limit: r.seen, Net: Narrowest(f.Client)}, Limit: seen, Cost: 1, Force: true}, ruleOf{r, t, &levels[0]})
 		}
 		for j := range levels {
 			l := &levels[j]
-			gr.add(Demand{Key: r.key(f, l.bits), Limit: l.limit, Cost: cost, IfNew: r.isNew, Lease: r.lease}, ruleOf{r, t, l})
+			if l.limit == (Limit{}) {
+				continue
+			}
+			gr.add(Demand{Key: r.key(f, t, l.bits), Limit: l.limit, Cost: each, IfNew: r.isNew, Lease: r.lease}, ruleOf{r, t, l})
 		}
 	}
 	return gr
@@ -203,16 +230,20 @@ func (gr *Grant) enter(f *Facts) guard.Decision {
 	for i := range gr.g.rules {
 		r := &gr.g.rules[i]
 		t := r.tierOf(f.Client)
-		if t.atOnce == 0 {
-			continue
+		levels := t.levels(f.Client)
+		for j := range levels {
+			l := &levels[j]
+			if l.atOnce == 0 {
+				continue
+			}
+			k := r.key(f, t, l.bits)
+			if !gr.g.inFlight.enter(k, l.atOnce) {
+				gr.leave()
+				gr.refused, gr.retry = k, time.Second // nobody knows when one of them ends
+				return guard.Denial(r.reason(true), "limit "+r.name, k.Text(), fmt.Sprintf("at most %d at once", l.atOnce))
+			}
+			gr.entered = append(gr.entered, k)
 		}
-		k := r.key(f, narrow(f.Client).Bits())
-		if !gr.g.inFlight.enter(k, t.atOnce) {
-			gr.leave()
-			gr.refused, gr.retry = k, time.Second // nobody knows when one of them ends
-			return guard.Denial(guard.TooManyAtOnce, "limit "+r.name, k.Text(), fmt.Sprintf("at most %d at once", t.atOnce))
-		}
-		gr.entered = append(gr.entered, k)
 	}
 	return guard.Decision{}
 }
@@ -239,7 +270,6 @@ func (gr *Grant) decide(ctx context.Context, ok bool, err error) guard.Decision 
 		case DownDeny:
 		}
 		if err != nil {
-			gr.leave()
 			gr.retry = time.Second
 			return guard.Denial(guard.RateLimitUnavailable, "the limits' store", "", "an answer in time")
 		}
@@ -247,7 +277,6 @@ func (gr *Grant) decide(ctx context.Context, ok bool, err error) guard.Decision 
 	if ok {
 		return guard.Decision{}
 	}
-	gr.leave()
 	last := 0 // of those that refused, the one to wait for longest
 	for i, r := range gr.results {
 		if !r.Allowed && r.Retry >= gr.retry {
@@ -255,15 +284,8 @@ func (gr *Grant) decide(ctx context.Context, ok bool, err error) guard.Decision 
 		}
 	}
 	gr.refused = gr.demands[last].Key
-	r := gr.rules[last].rule
-	reason := guard.RateLimitedTogether
-	switch {
-	case r.isNew:
-		reason = guard.RateLimitedNew
-	case r.byAddress:
-		reason = guard.RateLimited
-	}
-	return guard.Denial(reason, "limit "+r.name, gr.refused.Text(), gr.rules[last].level.want)
+	of := gr.rules[last]
+	return guard.Denial(of.rule.reason(false), "limit "+of.rule.name, gr.refused.Text(), of.level.want)
 }
 
 // share divides the limits by the number of processes that share them.
@@ -309,7 +331,9 @@ func (gr *Grant) SetHeaders(h http.Header) {
 		of := gr.rules[i]
 		left, reset := gr.results[i].Remaining, gr.results[i].Reset
 		for i++; i < len(gr.demands) && gr.rules[i].rule == of.rule; i++ {
-			left = min(left, gr.results[i].Remaining) // the networks around may have less
+			if !gr.results[i].Allowed { // the network around it has no more
+				left, reset = 0, gr.results[i].Retry
+			}
 		}
 		if of.tier.policy == "" {
 			continue
@@ -328,6 +352,10 @@ func (gr *Grant) SetHeaders(h http.Header) {
 		state = strconv.AppendInt(state, int64((reset+time.Second-1)/time.Second), 10)
 	}
 	if policy == "" {
+		return
+	}
+	if h["Ratelimit"] != nil { // another Guard's
+		h["Ratelimit-Policy"], h["Ratelimit"] = append(h["Ratelimit-Policy"], policy), append(h["Ratelimit"], string(state))
 		return
 	}
 	values := []string{policy, string(state)}

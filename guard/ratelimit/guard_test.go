@@ -149,6 +149,65 @@ func TestTiers(t *testing.T) {
 	d.deny("192.0.2.1", guard.RateLimited, "192.0.2.1", "60/h burst 1")
 }
 
+// A tier with a limit of its own has debts of its own: what is little to one would be a
+// full burst to the other, and would free the one or lock the other out.
+func TestTiersDoNotShareDebts(t *testing.T) {
+	all := ratelimit.Rule{Name: "all", Limit: words("500/s"), Tiers: []ratelimit.Tier{
+		{For: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Limit: words("60/h burst 3")},
+	}}
+	d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{all}})
+	for range 3 {
+		d.allow(1, "198.51.100.1")
+		d.allow(10, "192.0.2.1")
+	}
+	d.deny("198.51.100.2", guard.RateLimitedTogether, "everybody", "60/h burst 3")
+	d.allow(10, "192.0.2.1")
+
+	client := byAddress("client", "60/h burst 4")
+	client.Tiers = []ratelimit.Tier{{For: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Limit: words("100000/h")}}
+	d = open(t, ratelimit.Policy{Rules: []ratelimit.Rule{client}})
+	d.allow(1000, "192.0.2.7")
+	d.allow(4, "192.0.2.9")
+}
+
+func TestTierInheritsWhatItDoesNotSay(t *testing.T) {
+	r := byAddress("client", "60/h burst 2")
+	r.AtOnce = 1
+	r.Tiers = []ratelimit.Tier{
+		{For: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, AtOnce: 2},
+		{For: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}, Limit: words("60/h burst 3")},
+	}
+	d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{r}})
+	d.allow(2, "198.51.100.1")
+	d.deny("198.51.100.1", guard.RateLimited, "198.51.100.1", "60/h burst 2")
+	gr, _ := d.g.Decide(t.Context(), facts("203.0.113.1"))
+	d.deny("203.0.113.1", guard.TooManyAtOnce, "203.0.113.1", "at most 1 at once")
+	gr.Release()
+}
+
+// What a dual-stack socket calls a client, and the methods that a client invents, make no
+// other key.
+func TestOneClientHasOneKey(t *testing.T) {
+	d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{{
+		Name: "client", Limit: words("60/h burst 2"), By: []ratelimit.Fact{ratelimit.Address, ratelimit.Method},
+	}}})
+	d.allow(1, "203.0.113.7")
+	d.allow(1, "::ffff:203.0.113.7")
+	d.deny("203.0.113.7", guard.RateLimited, "203.0.113.7 GET", "60/h burst 2")
+	d.deny("::ffff:203.0.113.7", guard.RateLimited, "203.0.113.7 GET", "60/h burst 2")
+	passed := 0
+	for _, m := range []string{"HEAD", "GET0", "GET1", "get", "PROPFIND", ""} {
+		gr, dec := d.g.Decide(t.Context(), ratelimit.Facts{Client: netip.MustParseAddr("203.0.113.7"), Route: "r", Method: m})
+		gr.Release()
+		if !dec.Denied() {
+			passed++
+		}
+	}
+	if passed != 2 {
+		t.Errorf("%d passed with methods that are one", passed)
+	}
+}
+
 func TestRoutesAndMethodsAreCountedApartOnlyIfTheLimitSaysSo(t *testing.T) {
 	apart := ratelimit.Rule{Name: "apart", Limit: words("60/h burst 1"), By: []ratelimit.Fact{ratelimit.Address, ratelimit.Route, ratelimit.Method}}
 	together := byAddress("together", "60/h burst 3")
@@ -195,6 +254,50 @@ func TestNewAddressBudget(t *testing.T) {
 		time.Sleep(time.Hour)
 		d.allow(1, "2001:db8::1")
 	})
+}
+
+// A client is not known by what was refused, costs the budget one whatever it asks for, and
+// the budget is nobody's address.
+func TestNewAddressBudgetIsSpentByNewClientsOnly(t *testing.T) {
+	d := open(t, ratelimit.Policy{Cost: 5, Rules: []ratelimit.Rule{
+		byAddress("client", "60/m burst 10"),
+		{Name: "new", Limit: words("1/h burst 3"), By: []ratelimit.Fact{ratelimit.NewAddress}},
+	}})
+	for range 20 {
+		d.g.Charge(t.Context(), ratelimit.Facts{Route: "r"}, 1)
+		d.g.Charge(t.Context(), facts("192.0.2.9"), 1)
+	}
+	d.allow(1, "192.0.2.1")
+	d.allow(1, "192.0.2.2")
+	d.allow(1, "192.0.2.3")
+	gr, dec := d.g.Decide(t.Context(), facts("192.0.2.9"))
+	gr.Release()
+	if !dec.Denied() {
+		t.Error("a client that was only ever refused is known")
+	}
+	d.deny("192.0.2.4", guard.RateLimitedNew, "everybody", "1/h burst 3")
+}
+
+func TestAtOnceCountsTheNetworksAround(t *testing.T) {
+	d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "slots", AtOnce: 1, By: []ratelimit.Fact{ratelimit.Address}}}})
+	var held []*ratelimit.Grant
+	defer func() {
+		for _, gr := range held {
+			gr.Release()
+		}
+	}()
+	for i := range 4 {
+		gr, dec := d.g.Decide(t.Context(), facts(fmt.Sprintf("2001:db8:1:%x::1", i)))
+		if held = append(held, gr); dec.Denied() {
+			t.Fatal(dec)
+		}
+	}
+	d.deny("2001:db8:1:ff::1", guard.TooManyAtOnce, "2001:db8:1::/56", "at most 4 at once")
+	d.allow(1, "2001:db8:1:100::1")
+	all := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "slots", AtOnce: 1}}})
+	gr, _ := all.g.Decide(t.Context(), facts("192.0.2.1"))
+	defer gr.Release()
+	all.deny("192.0.2.2", guard.RateLimitedTogether, "everybody", "at most 1 at once")
 }
 
 func TestAtOnce(t *testing.T) {
@@ -283,6 +386,8 @@ func TestPeekChargesNothing(t *testing.T) {
 	}
 }
 
+var everyone = []netip.Prefix{netip.MustParsePrefix("::/0"), netip.MustParsePrefix("0.0.0.0/0")}
+
 func TestNewRefuses(t *testing.T) {
 	ok := words("60/m burst 5")
 	for _, c := range []struct {
@@ -301,7 +406,10 @@ func TestNewRefuses(t *testing.T) {
 		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ratelimit.Limit{Count: -1, Per: time.Second}}}}, "at least 1"},
 		{ratelimit.Policy{Cost: 6, Rules: []ratelimit.Rule{{Name: "a", Limit: ok}}}, `"a": a request costs 6, and 60/m burst 5 never has room for more than 5`},
 		{ratelimit.Policy{Cost: 1 << 30, Rules: []ratelimit.Rule{{Name: "a", Limit: ok}}}, "must not cost more"},
-		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, Tiers: []ratelimit.Tier{{Exempt: true, AtOnce: 1}}}}}, "exempt"},
+		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, Tiers: []ratelimit.Tier{{For: everyone, Exempt: true, AtOnce: 1}}}}}, "exempt"},
+		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, Tiers: []ratelimit.Tier{{Exempt: true}}}}}, "for no address"},
+		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, By: []ratelimit.Fact{ratelimit.NewAddress}, Tiers: []ratelimit.Tier{{For: everyone, AtOnce: 1}}}}}, "cannot have at_once"},
+		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, By: []ratelimit.Fact{ratelimit.Address}, Wider: ratelimit.Wider{IPv4Net24: 1 << 20}}}}, "more than 65536 times"},
 		{ratelimit.Policy{Rules: []ratelimit.Rule{{Name: "a", Limit: ok, By: []ratelimit.Fact{ratelimit.Address}, Wider: ratelimit.Wider{IPv6Net56: 8, IPv6Net48: 4}}}}, "could then never have its own"},
 	} {
 		_, err := ratelimit.New(c.policy, memory.New(1<<16))
@@ -417,6 +525,36 @@ func TestHandlerTellsTheClient(t *testing.T) {
 			t.Errorf("after Retry-After: %d", w.Code)
 		}
 	})
+}
+
+// The window that is told is never shorter than a second, so the quota is what passes in one.
+func TestPolicyOfAShortWindow(t *testing.T) {
+	for limit, want := range map[string]string{"100/s burst 20": `"c";q=100;w=1`, "10/s burst 1": `"c";q=10;w=1`, "10/s burst 30": `"c";q=30;w=3`} {
+		d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{byAddress("c", limit)}})
+		gr, _ := d.g.Decide(t.Context(), facts("203.0.113.8"))
+		h := make(http.Header)
+		gr.SetHeaders(h)
+		gr.Release()
+		if h["Ratelimit-Policy"][0] != want {
+			t.Errorf("%s: %v, want %s", limit, h, want)
+		}
+	}
+}
+
+// A client whose network has no more room is told to wait, and not how much its neighbours
+// have asked for.
+func TestHeadersTellOfTheNetworkOnlyThatItIsFull(t *testing.T) {
+	d := open(t, ratelimit.Policy{Rules: []ratelimit.Rule{byAddress("c", "60/m burst 2")}})
+	for i := range 16 {
+		d.allow(2, fmt.Sprintf("203.0.113.%d", i))
+	}
+	gr, dec := d.g.Decide(t.Context(), facts("203.0.113.99"))
+	defer gr.Release()
+	h := make(http.Header)
+	gr.SetHeaders(h)
+	if !dec.Denied() || h["Ratelimit"][0] != `"c";r=0;t=1` || h.Get("Retry-After") != "1" {
+		t.Errorf("%v %v", dec, h)
+	}
 }
 
 // What neighbours and everybody together use is nobody's business.

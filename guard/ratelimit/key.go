@@ -108,15 +108,12 @@ func parseNet(s string) (p netip.Prefix, isNet bool, err error) {
 
 // Narrowest is the network that stands for a client: its address (IPv4), or its /64.
 func Narrowest(a netip.Addr) netip.Prefix {
-	p, _ := a.Unmap().WithZone("").Prefix(narrowestBits(a)) // the zero Prefix for no address
-	return p
-}
-
-func narrowestBits(a netip.Addr) int {
-	if a.Unmap().Is4() {
-		return 32
+	bits := 64
+	if a = a.Unmap().WithZone(""); a.Is4() {
+		bits = 32
 	}
-	return 64
+	p, _ := a.Prefix(bits) // the zero Prefix for no address
+	return p
 }
 
 // isToken reports whether s can be a method: RFC 9110 section 5.6.2.

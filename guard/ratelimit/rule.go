@@ -1,11 +1,15 @@
 package ratelimit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/moat-gateway/moat/guard"
 )
 
 // Fact is something about a request that a limit counts by.
@@ -34,7 +38,8 @@ type Rule struct {
 	Name string
 	// Limit bounds the rate. The zero Limit bounds none.
 	Limit Limit
-	// AtOnce bounds how many requests are under way at the same time; 0 bounds none. It is
+	// AtOnce bounds how many requests are under way at the same time; 0 bounds none. Networks
+	// around an address have more, as with Limit. It is
 	// counted in this process alone, whatever the Store is: a request under way lives here,
 	// and what dies with the process must not be counted for ever.
 	AtOnce int
@@ -43,7 +48,8 @@ type Rule struct {
 	By []Fact
 	// Wider bounds the networks around an address. The zero value stands for DefaultWider.
 	Wider Wider
-	// Tiers have other limits for some. The first that holds the address counts.
+	// Tiers have other limits for some. The first that holds the address counts. Those of
+	// a tier with a Limit of its own have debts of their own, too.
 	Tiers []Tier
 	// Lease is Demand.Lease: over how much a process may dispose without asking a store
 	// that is shared.
@@ -67,25 +73,27 @@ var DefaultWider = Wider{IPv4Net24: 16, IPv6Net56: 4, IPv6Net48: 16}
 type Tier struct {
 	For []netip.Prefix
 	// Exempt takes them out of the rule. Otherwise Limit and AtOnce stand in the place of
-	// the rule's.
+	// the rule's, where they are not zero.
 	Exempt bool
 	Limit  Limit
 	AtOnce int
 }
 
-// level is one network around a client and its limit.
+// level is one network around a client, and what it may ask for.
 type level struct {
-	bits  int // of the network's prefix; -1 if the rule does not look at addresses
-	limit Limit
-	want  string
+	bits   int   // of the network's prefix; -1 if the rule does not look at addresses
+	limit  Limit // zero if the rate is not bounded
+	atOnce int   // 0 if that is not bounded
+	want   string
 }
 
 // tier is a compiled Tier; the last one of a rule holds everybody.
 type tier struct {
-	nets   []netip.Prefix // nil for everybody
-	v4, v6 []level        // the narrowest first
-	atOnce int
-	policy string // the rule's item of RateLimit-Policy, or ""
+	nets      []netip.Prefix
+	everybody bool
+	name      string  // of the keys' limit
+	v4, v6    []level // the narrowest first
+	policy    string  // the rule's item of RateLimit-Policy, or ""
 }
 
 // rule is a compiled Rule.
@@ -94,10 +102,15 @@ type rule struct {
 	byAddress, byRoute, byMethod, isNew bool
 	tiers                               []tier
 	lease                               int
+	seen                                string // the limit of the keys that tell who is new
 }
 
-// maxCost bounds what a request may cost, so that no product overflows.
-const maxCost = 1_000_000
+// Bounds that keep products from overflowing.
+const (
+	maxCost   = 1_000_000
+	maxAtOnce = 1_000_000
+	maxWider  = 1 << 16
+)
 
 // Check says what is wrong with a rule, if anything is.
 func (r Rule) Check() error {
@@ -106,7 +119,7 @@ func (r Rule) Check() error {
 }
 
 func compileRule(r Rule) (rule, error) {
-	out := rule{name: r.Name, lease: r.Lease}
+	out := rule{name: r.Name, lease: r.Lease, seen: r.Name + "/seen"}
 	if !validName(r.Name) {
 		return out, errors.New("not a name; use up to 64 letters, digits, _ and -")
 	}
@@ -136,59 +149,98 @@ func compileRule(r Rule) (rule, error) {
 	if r.Lease < 0 || r.Lease > maxCost {
 		return out, fmt.Errorf("the lease must be from 0 to %d", maxCost)
 	}
-	for _, t := range append(slices.Clone(r.Tiers), Tier{Limit: r.Limit, AtOnce: r.AtOnce}) {
-		c, err := out.compileTier(t, r.Wider)
+	for i, t := range r.Tiers {
+		c, err := out.compileTier(t, r, i)
 		if err != nil {
 			return out, err
 		}
 		out.tiers = append(out.tiers, c)
 	}
-	out.tiers[len(out.tiers)-1].nets = nil
-	return out, nil
+	last, err := out.compileTier(Tier{Limit: r.Limit, AtOnce: r.AtOnce}, r, -1)
+	last.everybody = true
+	out.tiers = append(out.tiers, last)
+	return out, err
 }
 
-func (r *rule) compileTier(t Tier, w Wider) (tier, error) {
-	out := tier{nets: t.For, atOnce: t.AtOnce}
+func (r *rule) compileTier(t Tier, of Rule, i int) (tier, error) {
+	out := tier{nets: t.For, name: r.name}
 	switch {
-	case t.AtOnce < 0:
-		return out, errors.New("the number at once is negative")
+	case i >= 0 && len(t.For) == 0:
+		return out, errors.New("a tier is for no address")
+	case t.AtOnce < 0 || t.AtOnce > maxAtOnce:
+		return out, fmt.Errorf("the number at once must be from 0 to %d", maxAtOnce)
+	case r.isNew && t.AtOnce > 0:
+		return out, errors.New("counts by new address, so it cannot have at_once")
 	case t.Exempt && (t.Limit != (Limit{}) || t.AtOnce > 0):
 		return out, errors.New("a tier is exempt, and has a limit")
 	case t.Exempt:
-		out.atOnce = 0
-		return out, nil
-	case t.Limit == (Limit{}):
 		return out, nil
 	}
-	if err := t.Limit.Check(); err != nil {
-		return out, err
+	if t.Limit != (Limit{}) && t.Limit != of.Limit {
+		// A key has one limit, or a debt that is little to one would be a full burst to the other.
+		out.name = of.tierName(i)
+	}
+	t.Limit, t.AtOnce = cmp.Or(t.Limit, of.Limit), cmp.Or(t.AtOnce, of.AtOnce)
+	if t.Limit != (Limit{}) {
+		if err := t.Limit.Check(); err != nil {
+			return out, err
+		}
 	}
 	if !r.byAddress {
-		out.v4 = []level{{-1, t.Limit, t.Limit.String()}}
+		out.v4 = t.level(nil, -1, 1, 1)
 		out.v6 = out.v4
 		return out, nil
 	}
-	add := func(to []level, bits, factor, fallback int) []level {
-		if factor == 0 {
-			factor = fallback
-		}
-		l := t.Limit.Times(max(factor, 1))
-		if factor < 0 || l.Check() != nil {
-			return to // off, or faster than MaxPerSecond, which bounds nothing any more
-		}
-		return append(to, level{bits, l, l.String()})
+	w := of.Wider
+	if max(w.IPv4Net24, w.IPv6Net56, w.IPv6Net48) > maxWider {
+		return out, fmt.Errorf("a network has more than %d times the limit of a client", maxWider)
 	}
-	out.v4 = add(add(nil, 32, 1, 1), 24, w.IPv4Net24, DefaultWider.IPv4Net24)
-	out.v6 = add(add(add(nil, 64, 1, 1), 56, w.IPv6Net56, DefaultWider.IPv6Net56), 48, w.IPv6Net48, DefaultWider.IPv6Net48)
-	for _, levels := range [][]level{out.v4, out.v6} {
-		for i := 1; i < len(levels); i++ {
-			if levels[i].limit.Count < levels[i-1].limit.Count {
-				return out, fmt.Errorf("a /%d has less than a /%d within it, which could then never have its own", levels[i].bits, levels[i-1].bits)
-			}
-		}
+	out.v4 = t.level(t.level(nil, 32, 1, 1), 24, w.IPv4Net24, DefaultWider.IPv4Net24)
+	out.v6 = t.level(t.level(t.level(nil, 64, 1, 1), 56, w.IPv6Net56, DefaultWider.IPv6Net56), 48, w.IPv6Net48, DefaultWider.IPv6Net48)
+	if net56, net48 := cmp.Or(w.IPv6Net56, DefaultWider.IPv6Net56), cmp.Or(w.IPv6Net48, DefaultWider.IPv6Net48); 0 < net48 && net48 < net56 {
+		return out, errors.New("a /48 has less than a /56 within it, which could then never have its own")
 	}
-	out.policy = fmt.Sprintf("%q;q=%d;w=%d", r.name, t.Limit.burst(), ceilSeconds(t.Limit.interval()*t.Limit.burst()))
+	if t.Limit != (Limit{}) {
+		q, w := t.Limit.burst(), t.Limit.interval()*t.Limit.burst()
+		if w < 1_000_000 { // there are no shorter windows to tell
+			q = max(q, 1_000_000/t.Limit.interval())
+		}
+		out.policy = fmt.Sprintf("%q;q=%d;w=%d", r.name, q, ceilSeconds(w))
+	}
 	return out, nil
+}
+
+// level adds a level with so many times the tier's limit, or the fallback where nothing is
+// said. A rate above MaxPerSecond bounds nothing, so it is left out.
+func (t *Tier) level(to []level, bits, factor, fallback int) []level {
+	factor = cmp.Or(factor, fallback)
+	if factor < 0 {
+		return to
+	}
+	l := level{bits: bits, atOnce: t.AtOnce * factor}
+	if limit := t.Limit.Times(factor); t.Limit != (Limit{}) && !limit.tooFast() {
+		l.limit, l.want = limit, limit.String()
+	}
+	if l.limit == (Limit{}) && l.atOnce == 0 {
+		return to
+	}
+	return append(to, l)
+}
+
+// tierName is the limit of the keys of a tier that has a limit of its own. No rule has
+// such a name.
+func (r Rule) tierName(i int) string { return fmt.Sprintf("%s/%d", r.Name, i+1) }
+
+// KeyNames are the limits that keys of the rule can have: its name, and those of tiers
+// that have debts of their own.
+func (r Rule) KeyNames() []string {
+	names := []string{r.Name}
+	for i, t := range r.Tiers {
+		if !t.Exempt && t.Limit != (Limit{}) && t.Limit != r.Limit {
+			names = append(names, r.tierName(i))
+		}
+	}
+	return names
 }
 
 // ceilSeconds is a number of microseconds in whole seconds, at least 1.
@@ -205,25 +257,11 @@ func validName(s string) bool {
 	return s != "" && len(s) <= 64
 }
 
-// narrow is the network that is one client: the IPv4 address, or the IPv6 /64. For an
-// address that is not known it is the zero Prefix, so that such clients share one.
-func narrow(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
 // tierOf is the tier of an address.
 func (r *rule) tierOf(a netip.Addr) *tier {
 	for i := range r.tiers {
 		t := &r.tiers[i]
-		if t.nets == nil || slices.ContainsFunc(t.nets, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if t.everybody || slices.ContainsFunc(t.nets, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return t
 		}
 	}
@@ -240,17 +278,42 @@ func (t *tier) levels(a netip.Addr) []level {
 	return t.v4[:1] // nobody knows the networks around an address that is not known
 }
 
-// key is the key of a request at a level of the rule.
-func (r *rule) key(f *Facts, bits int) Key {
-	k := Key{Limit: r.name}
-	if r.byAddress && bits >= 0 {
+// key is the key of a request at a level of a tier.
+func (r *rule) key(f *Facts, t *tier, bits int) Key {
+	k := Key{Limit: t.name}
+	if bits >= 0 {
 		k.Net, _ = f.Client.Prefix(bits) // an address that is not known is the zero Prefix: they share one
 	}
 	if r.byRoute {
 		k.Route = f.Route
 	}
 	if r.byMethod {
-		k.Method = f.Method
+		k.Method = counted(f.Method)
 	}
 	return k
+}
+
+// counted is the method that a method is counted as: GET includes HEAD, as everywhere, and
+// what RFC 9110 and RFC 5789 do not know is one method, or a client could invent some.
+func counted(method string) string {
+	switch method {
+	case http.MethodHead:
+		return http.MethodGet
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+// reason is that of a refusal by the rule.
+func (r *rule) reason(atOnce bool) guard.Reason {
+	switch {
+	case r.isNew:
+		return guard.RateLimitedNew
+	case !r.byAddress:
+		return guard.RateLimitedTogether
+	case atOnce:
+		return guard.TooManyAtOnce
+	}
+	return guard.RateLimited
 }

@@ -44,8 +44,9 @@ type conn struct {
 	s       *Store
 	current atomic.Pointer[client.Client]
 	making  sync.Mutex
-	// sentinel is the one that is asked first.
+	// sentinel is the one that is asked first, and primary what it said last.
 	sentinel atomic.Uint32
+	primary  atomic.Pointer[string]
 }
 
 // get returns the client, made if there is none.
@@ -159,9 +160,10 @@ func (c *conn) dial(_ context.Context, addr string, _ *net.Dialer, t *tls.Config
 	defer cancel()
 	if c.s.cfg.Mode == Sentinel {
 		var err error
-		if addr, err = c.primary(ctx); err != nil {
+		if addr, err = c.askPrimary(ctx); err != nil {
 			return nil, fmt.Errorf("%w: %w", errDial, err)
 		}
+		c.primary.Store(&addr)
 	}
 	nc, err := connect(ctx, addr, t)
 	if err != nil {
@@ -191,22 +193,45 @@ func connect(ctx context.Context, addr string, t *tls.Config) (net.Conn, error) 
 	return tc, nil
 }
 
-// primary asks the Sentinels for the server that may be written to. It begins with the
-// one after that which was asked last, so that one that is behind the others is not
-// believed forever: a replica refuses to be written to, and then primary is asked again.
-func (c *conn) primary(ctx context.Context) (string, error) {
+// askPrimary asks the Sentinels for the server that may be written to, first the one that
+// knew it last.
+func (c *conn) askPrimary(ctx context.Context) (string, error) {
 	addrs := c.s.cfg.Addresses
-	first := int(c.sentinel.Add(1))
+	first := c.sentinel.Load()
 	var errs []error
 	for i := range addrs {
-		addr := addrs[(first+i)%len(addrs)]
-		got, err := c.ask(ctx, addr)
+		n := (first + uint32(i)) % uint32(len(addrs)) //nolint:gosec // a handful
+		got, err := c.ask(ctx, addrs[n])
 		if err == nil {
+			c.sentinel.Store(n)
 			return got, nil
 		}
-		errs = append(errs, fmt.Errorf("sentinel %s: %w", addr, err))
+		errs = append(errs, fmt.Errorf("sentinel %s: %w", addrs[n], err))
 	}
 	return "", errors.Join(errs...)
+}
+
+// replica is told that the server which is written to does not take it. If a Sentinel has
+// said that it would, then that one is behind: another one is asked next.
+func (c *conn) replica(old client.Client) {
+	c.sentinel.Add(1)
+	c.drop(old)
+}
+
+// follow leaves a primary that the Sentinels have replaced. Most of them close their
+// connections or refuse to be written to, but one that has been replaced by hand, or has
+// been cut off, goes on for some seconds as if nothing had happened, with debts that others
+// do not see.
+func (c *conn) follow() {
+	old, was := c.current.Load(), c.primary.Load()
+	if c.s.cfg.Mode != Sentinel || old == nil || was == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.s.ctx, dialTimeout)
+	defer cancel()
+	if is, err := c.askPrimary(ctx); err == nil && is != *was {
+		c.drop(*old)
+	}
 }
 
 func (c *conn) ask(ctx context.Context, addr string) (string, error) {

@@ -260,7 +260,7 @@ func (l *lane) send(ctx context.Context, calls []*call, withText bool) (rest []*
 			rest = append(rest, c)
 		default:
 			if isSaid && isReadOnly(said) {
-				l.s.conn.drop(conn) // no longer the primary: ask anew who is
+				l.s.conn.replica(conn)
 			}
 			err = l.s.explain(err)
 			l.failed(err)

@@ -253,6 +253,7 @@ func TestLeasesLeaveRoomForOthers(t *testing.T) {
 }
 
 func TestProcessesAreCounted(t *testing.T) {
+	thorough(t)
 	server := valkeytest.Start(t)
 	cfg := patient(valkey.Config{Addresses: []string{server.Addr}})
 	a := open(t, cfg)
@@ -269,9 +270,6 @@ func TestProcessesAreCounted(t *testing.T) {
 		t.Errorf("%s processes after one said good-bye", n)
 	}
 	eventually(t, "one is left", func() bool { return a.Nodes() == 1 })
-	if testing.Short() {
-		return // the rest takes seconds
-	}
 	// One that has died is forgotten when its word no longer holds.
 	server.MustDo("ZADD", "moat:{nodes}", strconv.FormatInt(time.Now().Add(3*time.Second).UnixMicro(), 10), "died")
 	eventually(t, "it is counted", func() bool { return a.Nodes() == 2 })

@@ -147,6 +147,7 @@ func (s *Store) announce() {
 	for s.sleep(pause) {
 		pause = firstProbe
 		if s.lane(slotOf(s.nodesName())).closed.Load() == nil && s.announceFor(announceTTL) == nil {
+			s.conn.follow()
 			pause = announceEvery
 		}
 	}
