@@ -91,11 +91,14 @@ func TestZeroDecides(t *testing.T) {
 			}
 		})
 	}
-	l, err := Zero(ZeroConfig{Upstream: backend, Origins: page, Credentials: true, Report: true, Admin: "off"})
+	l, err := Zero(ZeroConfig{Upstream: backend, Origins: page, Credentials: true, Report: true, Admin: "off", RateLimit: "60/m burst 20"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := l.Gateway.Routes[0]
+	if len(r.RateLimits) != 1 || r.RateLimits[0].Limit.String() != "60/m burst 20" || r.Modes[guard.RateLimit] != guard.Report {
+		t.Errorf("limits %+v", r.RateLimits)
+	}
 	if !r.CORS.Credentials || r.Modes[guard.Scrub] != guard.Report || l.Server.Admin != "" {
 		t.Errorf("got %+v, admin %q", r, l.Server.Admin)
 	}
@@ -127,6 +130,8 @@ func TestZeroFaultsNameTheFlag(t *testing.T) {
 		{ZeroConfig{Upstream: backend, Browserless: "yes"}, `--browserless: "yes": write allow or deny`},
 		{ZeroConfig{Upstream: backend, Admin: "0.0.0.0:9090"}, `--admin: "0.0.0.0:9090": other machines can reach this address, and the admin listener asks nobody for a password; write 127.0.0.1:9090, or set admin.dangerously_allow_non_loopback`},
 		{ZeroConfig{Upstream: backend, AllowHeaders: []string{"Cookie"}}, `--allow-header: "Cookie": script cannot set this header (https://fetch.spec.whatwg.org/#forbidden-request-header); remove it`},
+		{ZeroConfig{Upstream: backend, RateLimit: "60/min"}, `--rate-limit: "60/min": not a limit; did you mean "60/m"?`},
+		{ZeroConfig{Upstream: backend, RateLimit: "0/m"}, `--rate-limit: "0/m": admits nothing; the count must be at least 1`},
 		{ZeroConfig{Upstream: "${env:HOME}"}, `--upstream: "${env:HOME}": there are no environment variables here`},
 	} {
 		_, err := Zero(c.zero)

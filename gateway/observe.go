@@ -68,9 +68,12 @@ type observer struct {
 	ring   []Record
 	next   int
 
-	storeDown atomic.Bool // the rate limits' shared store did not answer the last request
-	logSecond atomic.Int64
-	logged    atomic.Int64
+	// storeDown says that the rate limits' shared store was last found not to answer, and
+	// storeNoted in which second that changed.
+	storeDown  atomic.Bool
+	storeNoted atomic.Int64
+	logSecond  atomic.Int64
+	logged     atomic.Int64
 }
 
 func newObserver(log *slog.Logger) *observer {
@@ -165,21 +168,26 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	return rec.ID
 }
 
-// store notes whether the store that the rate limits are shared through answers. A client
-// that went away meanwhile says nothing about it, nor does a request that was decided
-// without asking it: the store itself says when it answers again.
+// store notes whether the store that the rate limits are shared through answers, at most
+// once a second. A client that went away meanwhile says nothing about it, nor does a request
+// that was decided without asking it: the store itself says when it answers again.
 func (o *observer) store(shared ratelimit.Store, err error) {
-	switch {
-	case errors.Is(err, context.Canceled):
-	case err != nil:
-		if o.storeDown.CompareAndSwap(false, true) && o.mayLog(time.Now()) {
-			o.log.Error("the rate limits' store does not answer", slog.Any("error", err), slog.String("meanwhile", "each route does what its store_down says"))
-		}
-	case o.storeDown.Load():
-		s, ok := shared.(interface{ Answering() bool })
-		if ok && s.Answering() && o.storeDown.CompareAndSwap(true, false) && o.mayLog(time.Now()) {
-			o.log.Info("the rate limits' store answers again")
-		}
+	down := err != nil
+	if errors.Is(err, context.Canceled) || down == o.storeDown.Load() {
+		return
+	}
+	if s, ok := shared.(interface{ Answering() bool }); !down && ok && !s.Answering() {
+		return
+	}
+	last, now := o.storeNoted.Load(), time.Now().Unix()
+	if now == last || !o.storeNoted.CompareAndSwap(last, now) {
+		return
+	}
+	o.storeDown.Store(down)
+	if down {
+		o.log.Error("the rate limits' store does not answer", slog.Any("error", err), slog.String("meanwhile", "each route does what its store_down says"))
+	} else {
+		o.log.Info("the rate limits' store answers again")
 	}
 }
 
