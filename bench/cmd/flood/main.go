@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("moat's source: %w: run this command in the module bench", err)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", moat, "./cmd/moat")
+	build := exec.CommandContext(ctx, "go", "build", "-o", moat, "./cmd/moat") //nolint:gosec // our own temporary directory.
 	build.Dir = strings.TrimSpace(string(root))
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building moat: %w\n%s", err, out)
@@ -141,12 +141,13 @@ func (f *flood) run(ctx context.Context) error {
 		}
 		io.WriteString(w, "done\n") //nolint:errcheck // the client notices.
 	})}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	go backend.Serve(l) //nolint:errcheck // it is closed below.
-	defer backend.Close()
+	go backend.Serve(l)   //nolint:errcheck // it is closed below.
+	defer backend.Close() //nolint:errcheck // the run is over.
 	stop, err := f.start(ctx, l.Addr().String())
 	if err != nil {
 		return err
