@@ -14,7 +14,7 @@ FUZZTIME ?= 10s
 # first; each of them uses all cores by itself.
 .NOTPARALLEL:
 .PHONY: help check test fmt docs fuzz verify-browser bench build explain-page setup \
-	format-check tidy-check vet lint short test-nested lint-nested deadcode test-root
+	format-check tidy-check vet lint short test-nested lint-nested deadcode interleave test-root
 
 help: ## list what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -23,7 +23,7 @@ help: ## list what there is to make
 check: format-check tidy-check vet lint short ## the inner loop, under a minute: format, lint, vet, short tests
 
 # test-root is the last one, so that the runner's own summary closes the output.
-test: setup format-check tidy-check vet lint lint-nested deadcode test-nested fuzz test-root ## everything: check, race detector, end to end, fuzzing, nested modules
+test: setup format-check tidy-check vet lint lint-nested deadcode test-nested fuzz interleave test-root ## everything: check, race detector, end to end, fuzzing, nested modules
 
 setup: ## install the programs that the end-to-end tests run
 	@sh scripts/setup.sh
@@ -85,6 +85,10 @@ test-nested:
 	@set -e; for m in $(NESTED); do \
 		echo "test: $$m"; (cd $$m && go test -timeout 10m ./...); \
 	done
+
+# The table of store/memory in every order in which two requests can take their steps.
+interleave:
+	go test -tags interleave -run Interleavings ./store/memory
 
 test-root:
 	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -race -shuffle=on -timeout 10m ./...

@@ -148,13 +148,9 @@ func (s *Store) take(now int64, demands []ratelimit.Demand, results []ratelimit.
 			return true
 		}
 	}
-	for i := range ps {
-		for !results[i].Allowed {
-			e := ps[i].bucket.find(ps[i].tag, now)
-			next, r := apply(&demands[i], now+max(e.debt, 0), now)
-			if r.Allowed || ps[i].refuse(e, next) {
-				break
-			}
+	for i := range demands {
+		if !results[i].Allowed {
+			ps[i].refused(now, &demands[i])
 		}
 	}
 	return false
@@ -248,13 +244,13 @@ func (s *Store) charge(now int64, at place, d *ratelimit.Demand) (taken int64, r
 		if next == tat {
 			return 0, r
 		}
-		var mark uint64
+		var hold uint64
 		if e.debt > 0 {
-			mark = e.word & throttled
+			hold = max(e.word&gripMask, grip)
 		} else if e = s.room(now, at, e); e.slot < 0 {
 			continue
 		}
-		if at.bucket.swap(e, pack(at.tag, mark, next)) {
+		if at.bucket.swap(e, pack(at.tag, hold, next)) {
 			return next - tat, r
 		}
 	}
@@ -285,17 +281,27 @@ func (s *Store) room(now int64, at place, e entry) entry {
 func (at place) refund(now, taken int64) {
 	for {
 		e := at.bucket.find(at.tag, now)
-		if e.debt <= 0 || at.bucket.swap(e, pack(at.tag, e.word&throttled, now+e.debt-taken)) {
+		if e.debt <= 0 || at.bucket.swap(e, pack(at.tag, e.word&gripMask, now+e.debt-taken)) {
 			return
 		}
 	}
 }
 
 // refuse notes that the key has been refused, and what a narrower limit has made of its debt.
-// From then on a refusal writes nothing.
+// Its fourth refusal and all later ones write nothing.
 func (at place) refuse(e entry, next int64) bool {
-	word := pack(at.tag, throttled, next)
+	word := pack(at.tag, min(e.word&gripMask+grip, gripMask), next)
 	return e.debt <= 0 || e.word == word || at.bucket.swap(e, word)
+}
+
+// refused notes a refusal that decide has come to.
+func (at place) refused(now int64, d *ratelimit.Demand) {
+	for {
+		e := at.bucket.find(at.tag, now)
+		if next, r := apply(d, now+max(e.debt, 0), now); r.Allowed || at.refuse(e, next) {
+			return
+		}
+	}
 }
 
 // sweep clears the buckets whose turn has come, so that no TAT is left in the table until
@@ -328,7 +334,7 @@ func (s *Store) catchUp(now int64) {
 func (s *Store) forgot(at place, gone entry) {
 	c := &s.lost[at.tag%uint64(len(s.lost))]
 	c.evicted.Add(1)
-	if gone.word&throttled != 0 {
+	if gone.word&gripMask != 0 {
 		c.throttled.Add(1)
 	}
 }
@@ -339,9 +345,9 @@ type Stats struct {
 	Bytes, Slots int
 	// Occupied is the share of slots that hold a debt, from a sample: give or take 1 %.
 	Occupied float64
-	// Evicted is how many debts have been forgotten early, for lack of room.
-	// EvictedThrottled is how many of them were of keys that had been refused: those are
-	// clients that got a fresh burst which they should not have had.
+	// Evicted is how many debts have been forgotten early, for lack of room, and
+	// EvictedThrottled how many of them were of clients that had gone on asking: if it
+	// grows, clients get bursts that they should not get, and the table is too small.
 	Evicted, EvictedThrottled uint64
 }
 

@@ -1,28 +1,28 @@
 package memory
 
-import (
-	"sync/atomic"
-)
-
-// A slot is one word: 21 bits of the key's hash (its tag), a mark, and the TAT in
-// microseconds of the Store's clock, modulo 2^42, which is 50.9 days. A word of 0 is empty;
-// a tag is never 0. A TAT that is not after now is no debt, so a slot frees itself.
+// A slot is one word: 20 bits of the key's hash (its tag), 2 bits for how much the key is
+// missed if it has to go (its grip), and the TAT in microseconds of the Store's clock, modulo
+// 2^42, which is 50.9 days. A word of 0 is empty; a tag is never 0. A TAT that is not after
+// now is no debt, so a slot frees itself.
 const (
 	tatBits = 42
 	tatMask = 1<<tatBits - 1
-	// throttled marks a key that has been refused since it last had no debt.
-	throttled = 1 << tatBits
-	tagShift  = tatBits + 1
 	// past is how long ago, of those 50.9 days, a TAT may be: 12.7 days. The sweeper clears
 	// it sooner. So it may lie 38.2 days ahead, a week more than any limit's horizon: a
 	// goroutine that was stopped for a week after it had read the clock still reads right.
 	past = 1 << (tatBits - 2)
 	// reserved is how long ago the TAT is of a slot that has not been charged yet: an hour.
 	reserved = 3600e6
+
+	// A key that has made one request has no grip. One that came back while in debt has 1,
+	// and each refusal adds 1, up to 3.
+	grip     = 1 << tatBits
+	gripMask = 3 * grip
+	tagShift = tatBits + 2
 )
 
-func pack(tag, mark uint64, tat int64) uint64 {
-	return tag<<tagShift | mark | uint64(tat)&tatMask //nolint:gosec // modulo 2^42 is the point.
+func pack(tag, hold uint64, tat int64) uint64 {
+	return tag<<tagShift | hold | uint64(tat)&tatMask //nolint:gosec // modulo 2^42 is the point.
 }
 
 // debt is how far ahead of now the word's TAT is, and if it is not, 0 or less.
@@ -30,10 +30,8 @@ func debt(word uint64, now int64) int64 {
 	return int64((word-uint64(now)+past)&tatMask) - past //nolint:gosec // 42 bits.
 }
 
-// slots in a bucket: one cache line.
-const slots = 8
-
-type bucket [slots]atomic.Uint64
+// bucket is a cache line.
+type bucket [slots]cell
 
 // entry is a slot as it was read. A bucket without one for the key has slot -1.
 type entry struct {
@@ -62,35 +60,55 @@ func (b *bucket) swap(e entry, word uint64) bool {
 	return b[e.slot].CompareAndSwap(e.word, word)
 }
 
-// reserve puts the key into the slot that is missed least, without any debt, and says what
-// was there. That is an empty slot, or else the one forgotten longest ago; or else a debt has
-// to go: that of a key which has not been refused before that of one which has, and of those
-// the least. A key that has been refused and asks again is what a limit is for; most others
-// will not come back before they are forgotten.
+// reserve puts the key into a slot, without any debt, and says what was there. It fails if
+// the key has a slot by now, or somebody else was faster.
 //
-// It fails if the key has a slot by now.
+// If all slots hold debts, one has to go: any of those with the least grip. It is not the least debt, which would be that of
+// whoever has the shortest limit, and soonest forgotten in a flood of keys to a long one. A
+// key that is refused and asks again is what limits are for; most keys of a flood never come
+// back. If they do, all have a grip; then it loosens for all, and those keep theirs who go on
+// asking.
 func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
-	var least int64
-	for i := range b {
+	const empty, forgotten = -2, -1
+	least := int64(gripMask + 1)
+	// Any slot, but not the same for a key at all times, or two keys could meet in it forever.
+	first := (tag + uint64(now)) * 0x9e3779b97f4a7c15 >> 32 //nolint:gosec // any number.
+	for n := range uint64(slots) {
+		i := int((first + n) % slots)
 		word := b[i].Load()
 		if word>>tagShift == tag {
 			return e, gone, false
 		}
 		d := debt(word, now)
-		rank := d
+		rank := int64(word & gripMask)
 		switch {
 		case word == 0:
-			rank = -past - 1
-		case d > 0 && word&throttled != 0:
-			rank += throttled
+			rank = empty
+		case d <= 0:
+			rank = forgotten
 		}
-		if i == 0 || rank < least {
+		if rank < least {
 			least, gone = rank, entry{i, word, d}
 		}
 	}
 	// The TAT has passed for everybody, also for who has read the clock before us.
 	e = entry{gone.slot, pack(tag, 0, now-reserved), -reserved}
-	return e, gone, b.swap(gone, e.word)
+	if !b.swap(gone, e.word) {
+		return e, gone, false
+	}
+	if least > 0 {
+		b.loosen(e.slot)
+	}
+	return e, gone, true
+}
+
+// loosen lessens the grip of all keys but the newest.
+func (b *bucket) loosen(newest int) {
+	for i := range b {
+		if word := b[i].Load(); i != newest && word&gripMask != 0 {
+			b[i].CompareAndSwap(word, word-grip)
+		}
+	}
 }
 
 // claim makes sure that e, which has no debt, is the only entry of its key, and so the one

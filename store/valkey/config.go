@@ -67,7 +67,8 @@ type Config struct {
 	// Prefix of all keys; empty stands for DefaultPrefix. Stores that share limits have
 	// the same.
 	Prefix string
-	// Timeout bounds each Take; 0 stands for DefaultTimeout.
+	// Timeout bounds each Take, and the wait for each answer of a server, such as that of
+	// which nodes a cluster has; 0 stands for DefaultTimeout.
 	Timeout time.Duration
 }
 

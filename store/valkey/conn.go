@@ -36,6 +36,7 @@ var (
 	errTimeout    = errors.New("no answer in time")
 	errClosed     = errors.New("the store is closed")
 	errDial       = errors.New("no connection")
+	errReply      = errors.New("the server answers what the script does not say")
 	errLater      = errors.New("to be connected later")
 )
 
@@ -119,17 +120,21 @@ func (c *conn) options() client.ClientOption {
 	}
 }
 
-// single makes the client of one server. It connects when it is used, not now: made so,
-// it exists even if the first connection fails.
-func (c *conn) single() (client.Client, error) {
-	o := c.options()
-	o.ForceSingleClient = true
+// single makes the client of one server.
+func (c *conn) single() (client.Client, error) { return newSingle(c.options()) }
+
+// newSingle makes the client of one server. It connects when it is used, not now: made so,
+// it exists even if the first connection fails, and has none that nobody uses, with
+// goroutines that panic if something is said to them unasked.
+func newSingle(o client.ClientOption) (client.Client, error) {
 	var made atomic.Bool
+	dial := o.DialCtxFn
+	o.ForceSingleClient = true
 	o.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
 		if !made.Load() {
 			return nil, errLater
 		}
-		return c.dial(ctx, addr, d, t)
+		return dial(ctx, addr, d, t)
 	}
 	one, err := client.NewClient(o)
 	made.Store(true)
@@ -211,6 +216,14 @@ func (c *conn) askPrimary(ctx context.Context) (string, error) {
 	return "", errors.Join(errs...)
 }
 
+// lost is told that a connection has been. If it was closed, so were the others to that
+// server, and they are not tried one after the other. In a cluster there are other servers.
+func (c *conn) lost(old client.Client, why error) {
+	if c.s.cfg.Mode != Cluster && !isTimeout(why) && !errors.Is(why, errDial) {
+		c.drop(old)
+	}
+}
+
 // replica is told that the server which is written to does not take it. If a Sentinel has
 // said that it would, then that one is behind: another one is asked next.
 func (c *conn) replica(old client.Client) {
@@ -239,18 +252,16 @@ func (c *conn) ask(ctx context.Context, addr string) (string, error) {
 	defer cancel()
 	cfg := &c.s.cfg
 	o := c.options()
-	o.InitAddress, o.ForceSingleClient, o.DisableAutoPipelining = []string{addr}, true, false
+	o.InitAddress = []string{addr}
 	o.Username, o.Password, o.SelectDB, o.ConnWriteTimeout = cfg.SentinelUsername, cfg.SentinelPassword, 0, askTimeout
 	o.DialCtxFn = func(_ context.Context, addr string, _ *net.Dialer, t *tls.Config) (net.Conn, error) {
 		return connect(ctx, addr, t)
 	}
-	one, err := client.NewClient(o)
-	if one != nil {
-		defer one.Close()
-	}
+	one, err := newSingle(o)
 	if err != nil {
 		return "", err
 	}
+	defer one.Close()
 	said, err := one.Do(ctx, one.B().SentinelGetMasterAddrByName().Master(cfg.Master).Build()).AsStrSlice()
 	switch {
 	case client.IsValkeyNil(err):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,8 @@ const (
 	// maxBatch is how many calls are sent at once. A batch holds the server for about
 	// 128 × 10 µs.
 	maxBatch = 128
+	// attempts bounds how many connections are tried that turn out to have been closed.
+	attempts = 3
 	// tolerated is how many failures in a row are taken for accidents.
 	tolerated = 3
 	// While a lane is closed, one call tries whether the server is there again: soon
@@ -49,7 +52,7 @@ func newLane(s *Store, probe string) *lane {
 	return l
 }
 
-// do makes a call, within the Store's timeout or a shorter one of ctx.
+// do makes a call, within the deadline or a shorter one of ctx.
 func (l *lane) do(ctx context.Context, deadline *time.Timer, c *call) error {
 	if why := l.closed.Load(); why != nil {
 		l.s.stats.spared.Add(1)
@@ -64,6 +67,7 @@ func (l *lane) do(ctx context.Context, deadline *time.Timer, c *call) error {
 	select {
 	case <-c.done:
 	case <-deadline.C:
+		deadline.Reset(0) // it stays over, for the next call of the same Take
 		if c.abandon() {
 			l.s.stats.timeouts.Add(1)
 			l.failed(errTimeout)
@@ -205,7 +209,7 @@ func (l *lane) run(batch []*call) {
 	ctx, cancel := context.WithTimeout(l.s.ctx, dialTimeout+l.s.cfg.Timeout)
 	defer cancel()
 	var lost error
-	for attempt := range 2 {
+	for attempt := range attempts {
 		if calls, lost = l.send(ctx, calls, false); len(calls) > 0 && lost == nil {
 			calls, lost = l.send(ctx, calls, true)
 		}
@@ -215,9 +219,15 @@ func (l *lane) run(batch []*call) {
 		// A connection may have been closed while it was not used, and nobody noticed:
 		// the server was started anew. One that has just been made tells. Had the calls
 		// been made all the same they are made twice, and their clients charged twice.
-		if attempt > 0 || isTimeout(lost) {
+		if attempt == attempts-1 || isTimeout(lost) || errors.Is(lost, errDial) {
 			break
 		}
+		calls = slices.DeleteFunc(calls, func(c *call) bool {
+			if c.givesBack {
+				c.answer(nil, lost)
+			}
+			return c.givesBack
+		})
 	}
 	late := isTimeout(lost)
 	if lost = l.s.explain(lost); late && !errors.Is(lost, errDial) {
@@ -266,6 +276,9 @@ func (l *lane) send(ctx context.Context, calls []*call, withText bool) (rest []*
 			l.failed(err)
 			c.answer(nil, err)
 		}
+	}
+	if lost != nil {
+		l.s.conn.lost(conn, lost)
 	}
 	return rest, lost
 }

@@ -40,8 +40,9 @@ type call struct {
 	script *script
 	keys   []string
 	args   []string
-	// keep says that the call is to be made even if nobody waits for it any more.
-	keep bool
+	// givesBack says that the call is to be made even if nobody waits for it any more, but
+	// never twice: others are harsher for it, this one would be too generous.
+	givesBack bool
 
 	// state goes from waiting to one of the others, once.
 	state atomic.Uint32
@@ -71,7 +72,7 @@ func (c *call) answer(reply []int64, err error) {
 // abandon reports whether nobody will look at the answer any more; if not, it is there.
 func (c *call) abandon() bool { return c.state.CompareAndSwap(waiting, abandoned) }
 
-func (c *call) unwanted() bool { return !c.keep && c.state.Load() == abandoned }
+func (c *call) unwanted() bool { return !c.givesBack && c.state.Load() == abandoned }
 
 // command is the call as the server gets it.
 func (c *call) command(b client.Builder, withText bool) client.Completed {

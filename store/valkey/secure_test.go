@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/store/valkey"
 	"github.com/moat-gateway/moat/store/valkey/valkeytest"
 )
@@ -31,29 +32,60 @@ func rules(t *testing.T, mode string) string {
 	return ""
 }
 
+// exercise does all that a Store does with one server, and returns the last thing that
+// went wrong.
+func exercise(t *testing.T, server *valkeytest.Server, cfg valkey.Config) error {
+	t.Helper()
+	server.MustDo("SCRIPT", "FLUSH")
+	s, err := valkey.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	leased, forced := demand("leased", slow), demand("forced", slow)
+	leased.Lease, forced.Force = 5, true
+	demands := []ratelimit.Demand{demand("a", slow), leased, forced}
+	results := make([]ratelimit.Result, len(demands))
+	if _, err := s.Take(t.Context(), demands, results); err != nil {
+		return err
+	}
+	if _, err := s.Peek(t.Context(), demands, results); err != nil {
+		return err
+	}
+	if err := s.Reset(t.Context(), key("a")); err != nil {
+		return err
+	}
+	s.Close()
+	return s.Stats().LastError
+}
+
 func TestTLSAndAUserWhoMayDoOnlyWhatTheDocumentationSays(t *testing.T) {
 	authority := valkeytest.NewAuthority(t)
 	server := valkeytest.StartTLS(t, authority, time.Now().Add(time.Hour), rules(t, "standalone"))
 	cfg := patient(valkey.Config{Addresses: []string{server.Addr}, Username: "moat", Password: secret, TLS: authority.Trust()})
-	c := client{t, open(t, cfg)}
-	leased := demand("leased", slow)
-	leased.Lease = 5
-	forced := demand("forced", slow)
-	forced.Force = true
-	c.allow(demand("a", slow), leased, forced)
-	c.left(demand("a", slow))
-	if err := c.Reset(t.Context(), key("a")); err != nil {
+	if err := exercise(t, server, cfg); err != nil {
 		t.Error(err)
 	}
-	server.MustDo("SCRIPT", "FLUSH")
-	c.allow(demand("a", slow))
-	if s := c.Stats(); s.Nodes != 1 || s.Errors != 0 {
-		t.Errorf("%+v", s)
-	}
 	// It is the prefix that the user may use, and no other.
-	cfg.Prefix = "other"
-	c = client{t, open(t, cfg)}
-	hasAll(t, c.unavailable(demand("a", slow)).Error(), "NOPERM", "lacks a permission")
+	other := cfg
+	other.Prefix = "other"
+	if err := exercise(t, server, other); err == nil {
+		t.Error("it may use another prefix")
+	} else {
+		hasAll(t, err.Error(), "NOPERM", "lacks a permission")
+	}
+	// Each of the permissions is needed.
+	for rule := range strings.FieldsSeq(rules(t, "standalone")) {
+		command, ok := strings.CutPrefix(rule, "+")
+		if !ok {
+			continue
+		}
+		server.MustDo("ACL", "SETUSER", "moat", "-"+command)
+		if exercise(t, server, cfg) == nil {
+			t.Errorf("the documentation gives %s, which is not needed", rule)
+		}
+		server.MustDo("ACL", "SETUSER", "moat", rule)
+	}
 }
 
 func TestWrongPasswordsAndCertificates(t *testing.T) {

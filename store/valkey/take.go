@@ -96,7 +96,9 @@ func (s *Store) decide(ctx context.Context, demands []ratelimit.Demand, results 
 		return false, nil
 	}
 	if t.admitHere() {
-		s.stats.localAdmissions.Add(1)
+		if charge {
+			s.stats.localAdmissions.Add(1)
+		}
 		return true, nil
 	}
 	if ctx.Err() != nil {
@@ -264,7 +266,7 @@ func (t *taking) giveBackSlot(ctx context.Context, deadline *time.Timer, first i
 		t.args.number(n.now + n.first)
 	}
 	c := newCall(giveBack, keys, t.args.strings())
-	c.keep = true
+	c.givesBack = true
 	if deadline == nil {
 		t.s.lane(slot).post(c)
 		return
@@ -348,6 +350,9 @@ func (t *taking) askSlot(ctx context.Context, deadline *time.Timer, first int) (
 	if err := t.s.lane(slot).do(ctx, deadline, c); err != nil {
 		return false, err
 	}
+	if len(c.reply) != 1+2*len(keys) {
+		return false, &unavailable{errReply}
+	}
 	return t.read(first, slot, c.reply, t.s.lane(slot).ahead.locate(c.reply[0], t.asked, t.s.clock())), nil
 }
 
@@ -356,7 +361,7 @@ func (t *taking) read(first, slot int, reply []int64, decidedAt int64) bool {
 	ok, at := true, 1
 	for i := first; i < len(t.demands); i++ {
 		d, n := &t.demands[i], &t.notes[i]
-		if n.state != open || n.slot != slot || at+1 >= len(reply) {
+		if n.state != open || n.slot != slot {
 			continue
 		}
 		found, gave := reply[at], reply[at+1]

@@ -86,17 +86,19 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		}
 		s.all.Go(l.reopen)
 	}
-	wait := time.NewTimer(dialTimeout)
-	defer wait.Stop()
+	wait, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	for _, l := range s.lanes {
 		select {
 		case <-l.probed:
-		case <-ctx.Done():
-		case <-wait.C:
+		case <-wait.Done():
 		}
 	}
-	s.announceFor(announceTTL) //nolint:errcheck // it is tried again
-	s.all.Go(s.announce)
+	first := announceEvery
+	if s.announceFor(announceTTL) != nil {
+		first = firstProbe
+	}
+	s.all.Go(func() { s.announce(first) })
 	return s, nil
 }
 
@@ -142,8 +144,7 @@ func (s *Store) Reset(ctx context.Context, k ratelimit.Key) error {
 func (s *Store) Nodes() int { return int(s.nodes.Load()) }
 
 // announce tells the others that this process shares the store, and counts them.
-func (s *Store) announce() {
-	pause := firstProbe
+func (s *Store) announce(pause time.Duration) {
 	for s.sleep(pause) {
 		pause = firstProbe
 		if s.lane(slotOf(s.nodesName())).closed.Load() == nil && s.announceFor(announceTTL) == nil {

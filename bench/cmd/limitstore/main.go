@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,9 +38,10 @@ func main() {
 	each := flag.Duration("time", time.Second, "how long to measure one contestant in one round")
 	goroutines := flag.String("goroutines", "1,16,128", "how many ask at once")
 	keys := flag.Int("keys", 1000, "how many clients there are")
+	pause := flag.Duration("pause", 3*time.Second, "how long the server is stopped in the end; 0 leaves that out")
 	flag.Parse()
 	h := &host{}
-	err := run(h, os.Stdout, *rounds, *each, *goroutines, *keys)
+	err := run(h, os.Stdout, *rounds, *each, *goroutines, *keys, *pause)
 	h.close()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "limitstore: error:", err)
@@ -58,7 +60,7 @@ type cell struct {
 	perSecond, p50, p99, client, server []float64 // by round
 }
 
-func run(h *host, w io.Writer, rounds int, each time.Duration, goroutines string, keys int) (err error) {
+func run(h *host, w io.Writer, rounds int, each time.Duration, goroutines string, keys int, pause time.Duration) (err error) {
 	defer func() {
 		if said := recover(); said != nil {
 			f, ok := said.(failure)
@@ -99,6 +101,75 @@ func run(h *host, w io.Writer, rounds int, each time.Duration, goroutines string
 				ratio(c.perSecond, cells[0].perSecond), median(c.p50), median(c.p99), median(c.client), median(c.server))
 		}
 	}
+	if pause > 0 {
+		return stopped(w, server, pause)
+	}
+	return nil
+}
+
+// stopped shows what requests notice of a server that is stopped, and goes on later.
+func stopped(w io.Writer, server *valkeytest.Server, pause time.Duration) error {
+	const callers = 128
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer rdb.Close() //nolint:errcheck // it is over
+	limiter := redis_rate.NewLimiter(rdb)
+	store, err := valkey.Open(context.Background(), valkey.Config{Addresses: []string{server.Addr}})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	fmt.Fprintf(w, "\nThe server is stopped for %s, and %d callers ask every 5 ms; decisions that took more than 50 ms, the longest, and what failed.\n\n", pause, callers)
+	fmt.Fprintf(w, "| | decisions | failed | longer than 50 ms | longest | until all is well again |\n|-|-|-|-|-|-|\n")
+	for _, who := range []contestant{
+		{"redis_rate, as it is by default", func(ctx context.Context, _ int) error {
+			_, err := limiter.Allow(ctx, "stopped", redis_rate.PerSecond(1_000_000))
+			return err
+		}},
+		{"**moat**, as it is by default", func(ctx context.Context, _ int) error {
+			d := []ratelimit.Demand{{Key: ratelimit.Key{Limit: "stopped"}, Limit: ratelimit.Limit{Count: 1_000_000, Per: time.Second}, Cost: 1}}
+			_, err := store.Take(ctx, d, make([]ratelimit.Result, 1))
+			return err
+		}},
+	} {
+		var decisions, failed, long, longest, lastFailure atomic.Int64
+		done := make(chan struct{})
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					case <-time.After(5 * time.Millisecond):
+					}
+					begun := time.Now()
+					err := who.decide(context.Background(), 0)
+					took := time.Since(begun)
+					decisions.Add(1)
+					if err != nil {
+						failed.Add(1)
+						lastFailure.Store(time.Now().UnixNano())
+					}
+					if took > 50*time.Millisecond {
+						long.Add(1)
+						lastFailure.Store(time.Now().UnixNano())
+					}
+					for old := longest.Load(); int64(took) > old && !longest.CompareAndSwap(old, int64(took)); old = longest.Load() {
+					}
+				}
+			})
+		}
+		time.Sleep(time.Second / 2)
+		server.Pause()
+		time.Sleep(pause)
+		server.Continue()
+		resumed := time.Now()
+		time.Sleep(2 * time.Second)
+		close(done)
+		all.Wait()
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %s | %s |\n", who.name, decisions.Load(), failed.Load(), long.Load(),
+			time.Duration(longest.Load()).Round(time.Millisecond), max(time.Unix(0, lastFailure.Load()).Sub(resumed), 0).Round(time.Millisecond))
+	}
 	return nil
 }
 
@@ -126,7 +197,7 @@ func contestants(addr string, keys int) ([]contestant, func(), error) {
 		return nil, nil, err
 	}
 	stop := func() {
-		rdb.Close() //nolint:errcheck,gosec // it is over
+		rdb.Close() //nolint:errcheck // it is over
 		one.Close()
 		store.Close()
 	}
@@ -243,7 +314,7 @@ func cpuOf(pid int) time.Duration {
 		return 0 // only Linux tells
 	}
 	ns, _, _ := strings.Cut(string(stat), " ")
-	d, _ := strconv.ParseInt(ns, 10, 64) //nolint:errcheck // or 0
+	d, _ := strconv.ParseInt(ns, 10, 64) // or 0
 	return time.Duration(d)
 }
 
@@ -291,7 +362,7 @@ func (h *host) TempDir() string {
 	if err != nil {
 		panic(failure{err})
 	}
-	h.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck,gosec // in the system's own directory
+	h.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // in the system's own directory
 	return dir
 }
 

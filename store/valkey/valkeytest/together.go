@@ -21,7 +21,7 @@ func StartSentinel(t T, n int) *Watched {
 	t.Helper()
 	w := &Watched{Primary: Start(t, "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")}
 	host, port, _ := strings.Cut(w.Primary.Addr, ":")
-	w.Replica = Start(t, "--replicaof", host+" "+port)
+	w.Replica = Start(t, "--replicaof", host, port)
 	eventually(t, "the replica follows", func() bool {
 		return strings.Contains(w.Replica.MustDo("INFO", "replication"), "master_link_status:up")
 	})
@@ -54,20 +54,21 @@ const slots = 1 << 14
 func StartCluster(t T, n int) Nodes {
 	t.Helper()
 	var c Nodes
-	var bus []string
-	for i := range n {
+	for range n {
 		c = append(c, start(t, func(port, dir string) []string {
-			_, second := freePort(t)
-			bus = append(bus[:i], second)
-			return append(common(dir), "--port", port, "--cluster-enabled", "yes", "--cluster-port", second, "--cluster-node-timeout", "1000")
+			return append(common(dir), "--port", port, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
 		}))
 	}
 	for i, s := range c {
-		s.MustDo("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/n), strconv.Itoa((i+1)*slots/n-1))
+		own := []string{"CLUSTER", "ADDSLOTS"}
+		for slot := i * slots / n; slot < (i+1)*slots/n; slot++ {
+			own = append(own, strconv.Itoa(slot))
+		}
+		s.MustDo(own...)
 		s.MustDo("CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
 		if i > 0 {
 			host, port, _ := strings.Cut(s.Addr, ":")
-			c[0].MustDo("CLUSTER", "MEET", host, port, bus[i])
+			c[0].MustDo("CLUSTER", "MEET", host, port)
 		}
 	}
 	for _, s := range c {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -74,6 +75,10 @@ func common(dir string) []string {
 // it, so another one is tried if it is taken.
 func start(t T, args func(port, dir string) []string) *Server {
 	t.Helper()
+	short := flag.Lookup("test.short") // nil outside of go test
+	if s, ok := t.(interface{ Skip(args ...any) }); ok && short != nil && short.Value.String() == "true" {
+		s.Skip("starts a real server: run without -short (make test does)")
+	}
 	path, err := find()
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -103,17 +108,22 @@ func find() (string, error) {
 	return "", fmt.Errorf("none of %q is in PATH; run make setup", FoundAs)
 }
 
+// highest is the highest port that leaves a node of a cluster its second one, 10,000 above.
+const highest = 1<<16 - 1 - 10_000
+
 func freePort(t T) (addr, port string) {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	defer l.Close() //nolint:errcheck // it has only been listening
-	addr = l.Addr().String()
-	_, port, err = net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatalf("%v", err)
+	for range 100 {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		addr = l.Addr().String()
+		l.Close() //nolint:errcheck // it has only been listening
+		_, port, _ = strings.Cut(addr, ":")
+		if n, err := strconv.Atoi(port); err == nil && n <= highest {
+			break
+		}
 	}
 	return addr, port
 }
@@ -201,8 +211,8 @@ func (s *Server) Do(args ...string) (string, error) {
 	if n, err := m.ToInt64(); err == nil {
 		return strconv.FormatInt(n, 10), nil
 	}
-	if m.IsString() {
-		return m.ToString()
+	if text, err := m.ToString(); err == nil {
+		return text, nil
 	}
 	return m.String(), nil
 }

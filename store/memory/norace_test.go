@@ -1,0 +1,5 @@
+//go:build !race && !interleave
+
+package memory
+
+const raceDetector = false
