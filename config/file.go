@@ -146,9 +146,9 @@ type upstream struct {
 
 // store is where the gate remembers what it has counted.
 type store struct {
-	// How much memory the table of this process takes: 8 bytes for each client and limit
-	// that has debts, with as much again to spare. It never grows. When it is too small
-	// those are forgotten first who owe least.
+	// How much memory the table of this process takes: 16 bytes for each address or network
+	// that has debts. It never grows. When it is too small those are forgotten first who
+	// came only once, and those last who go on being refused.
 	Memory size `yaml:"memory" default:"16MiB" range:"64KiB 16GiB"`
 	// The Valkey or Redis that processes share their rate limits through. Without it each
 	// process counts alone. While it does not answer each counts alone too, its share.

@@ -24,3 +24,12 @@ func (c *cell) CompareAndSwap(old, word uint64) bool {
 	c.v = word
 	return true
 }
+
+// dice is what roll returns next.
+var dice uint64
+
+// roll returns a number that is different each time, and the same in each run of a schedule.
+func roll() uint64 {
+	dice += 0x9e3779b97f4a7c15
+	return dice
+}

@@ -14,6 +14,8 @@ import (
 
 var more = flag.Int("preemptions", 0, "how many more preemptions to try in each schedule: each takes some 30 times as long")
 
+var seed = flag.Uint64("dice", 1, "what decides where keys are put in a bucket")
+
 // explore runs what setup returns in every order of steps in which a goroutine is stopped
 // at most so many times while it could go on. A step is a read or a write of a slot.
 func explore(t *testing.T, preemptions int, setup func() (goroutines []func(), check func() string)) {
@@ -116,6 +118,7 @@ type world struct {
 
 // newWorld returns a bucket with those words in it.
 func newWorld(words ...uint64) *world {
+	dice = *seed
 	w := &world{Store: New(0)}
 	w.step = 60 // sweeps nothing by itself
 	for i, word := range words {
@@ -179,6 +182,7 @@ func (w *world) charged(tag uint64, least, most int64) string {
 // clocks are the times that three requests have read, in the order in which they begin.
 var clocks = [][3]int64{
 	{start + 9, start + 9, start + 9},
+	{start + 9, start + 9, start + 11},
 	{start + 9, start + 10, start + 11},
 	{start + 10, start + 9, start + 14},
 	{start + 9, start + 14, start + 6},

@@ -13,13 +13,13 @@
 // can choose keys that meet. Two things follow from the fixed size.
 //
 // Debts may be forgotten early. If all slots of a bucket hold debts, a new key takes the slot
-// of the key that owes least among those that have not been refused since they had no debt.
-// So whoever is forgotten gets at most a fresh burst. Nobody is limited for lack of room. See
-// Stats, and docs/performance.md for what to size.
+// of one that has come only once, before that of one that has come back, before that of one
+// that goes on being refused. Whoever is forgotten gets at most a fresh burst. Nobody is
+// limited for lack of room. See Stats, and docs/performance.md for what to size.
 //
-// Keys may share a debt. Two keys of one bucket are held apart by 21 bits of their hashes. A
+// Keys may share a debt. Two keys of one bucket are held apart by 20 bits of their hashes. A
 // client that comes into a table full of debts shares one of them with a probability of 8 in
-// 2,097,152, until one of the two is forgotten.
+// 1,048,576, until one of the two is forgotten.
 //
 // Within these bounds a key never gets more than its Limit, whatever the number of
 // goroutines.

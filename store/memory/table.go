@@ -11,8 +11,11 @@ const (
 	// it sooner. So it may lie 38.2 days ahead, a week more than any limit's horizon: a
 	// goroutine that was stopped for a week after it had read the clock still reads right.
 	past = 1 << (tatBits - 2)
-	// reserved is how long ago the TAT is of a slot that has not been charged yet: an hour.
-	reserved = 3600e6
+	// reserved is how long ago the TAT is of a slot that has not been charged yet: an hour
+	// and more, up to 19 hours more. So it has passed for everybody, also for who has read the
+	// clock before whoever reserves it, and no two are the same.
+	reserved     = 3600e6
+	reservedBits = 36
 
 	// A key that has made one request has no grip. One that came back while in debt has 1,
 	// and each refusal adds 1, up to 3.
@@ -63,18 +66,17 @@ func (b *bucket) swap(e entry, word uint64) bool {
 // reserve puts the key into a slot, without any debt, and says what was there. It fails if
 // the key has a slot by now, or somebody else was faster.
 //
-// If all slots hold debts, one has to go: any of those with the least grip. It is not the least debt, which would be that of
-// whoever has the shortest limit, and soonest forgotten in a flood of keys to a long one. A
-// key that is refused and asks again is what limits are for; most keys of a flood never come
-// back. If they do, all have a grip; then it loosens for all, and those keep theirs who go on
-// asking.
+// If all slots hold debts, one has to go: any of those with the least grip. It is not the
+// least debt, which would be that of whoever has the shortest limit, and soonest forgotten in
+// a flood of keys to a long one. A key that is refused and asks again is what limits are for;
+// most keys of a flood never come back. If they do, all have a grip; then it loosens for all,
+// and those keep theirs who go on asking.
 func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
 	const empty, forgotten = -2, -1
 	least := int64(gripMask + 1)
-	// Any slot, but not the same for a key at all times, or two keys could meet in it forever.
-	first := (tag + uint64(now)) * 0x9e3779b97f4a7c15 >> 32 //nolint:gosec // any number.
+	dice := roll()
 	for n := range uint64(slots) {
-		i := int((first + n) % slots)
+		i := int((dice%slots + n) % slots)
 		word := b[i].Load()
 		if word>>tagShift == tag {
 			return e, gone, false
@@ -91,8 +93,8 @@ func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
 			least, gone = rank, entry{i, word, d}
 		}
 	}
-	// The TAT has passed for everybody, also for who has read the clock before us.
-	e = entry{gone.slot, pack(tag, 0, now-reserved), -reserved}
+	ago := reserved + int64(dice>>(64-reservedBits))
+	e = entry{gone.slot, pack(tag, 0, now-ago), -ago}
 	if !b.swap(gone, e.word) {
 		return e, gone, false
 	}
@@ -118,7 +120,8 @@ func (b *bucket) loosen(newest int) {
 // would have two bursts. So neither is charged before its owner has looked at all slots
 // again: one of the two looks after both are there. Of two without debt the lower slot
 // stays, and the other is cleared, by whoever sees it first; its owner then fails to charge
-// it, and starts over. An entry with debt stays in any case.
+// it, and starts over. An entry with debt stays in any case. A slot that was cleared does not
+// come to hold the same word again, or its former owner could take it for the one it claimed.
 func (b *bucket) claim(e entry, now int64) bool {
 	for i := range b {
 		word := b[i].Load()

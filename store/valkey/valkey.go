@@ -239,6 +239,9 @@ type Stats struct {
 	LastError error
 }
 
+// Answering reports whether the servers can be asked: State is Up.
+func (s *Store) Answering() bool { return s.Stats().State == Up }
+
 // Stats says how the Store is doing.
 func (s *Store) Stats() Stats {
 	st := Stats{

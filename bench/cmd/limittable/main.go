@@ -78,7 +78,7 @@ func contestants(n int) []contestant {
 	for _, t := range []struct {
 		bytes int
 		note  string
-	}{{table, "fixed; least debt goes"}, {table / 2, "the same, half as large"}} {
+	}{{table, "fixed; who came once goes first"}, {table / 2, "the same, half as large"}} {
 		all = append(all, contestant{"moat", t.note, func(k *keys) (func() worker, func()) {
 			s := memory.New(t.bytes)
 			return func() worker {
