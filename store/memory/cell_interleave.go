@@ -25,11 +25,14 @@ func (c *cell) CompareAndSwap(old, word uint64) bool {
 	return true
 }
 
-// dice is what roll returns next.
-var dice uint64
+// rolled is how often roll was called, and dice says what for: which slot to try first.
+var (
+	rolled uint64
+	dice   = func() uint64 { return 0 }
+)
 
-// roll returns a number that is different each time, and the same in each run of a schedule.
+// roll returns a number that is never the same again.
 func roll() uint64 {
-	dice += 0x9e3779b97f4a7c15
-	return dice
+	rolled++
+	return rolled<<(64-reservedBits) + dice()
 }

@@ -237,6 +237,29 @@ func TestPeekAfterALongSilence(t *testing.T) {
 	})
 }
 
+// A goroutine may be stopped between reading the clock and asking. What others were charged
+// in between is then beyond a full burst, as if the limit had become narrower.
+func TestAClockReadLongAgoForgivesNothing(t *testing.T) {
+	s := New(0)
+	s.start = s.start.Add(-time.Hour)
+	full := []ratelimit.Demand{{Limit: ratelimit.Limit{Count: 1, Per: time.Minute, Burst: 5}, Cost: 5}}
+	one := []ratelimit.Demand{full[0], {Key: ratelimit.Key{Route: "other"}, Limit: full[0].Limit, Cost: 1}}
+	one[0].Cost = 1
+	r := make([]ratelimit.Result, 2)
+	long := s.now() - (10 * time.Minute).Microseconds()
+	if !s.take(s.now(), full, r) {
+		t.Fatal("a new key is refused")
+	}
+	for n := 1; n <= 2; n++ {
+		if s.take(long, one[:n], r) {
+			t.Errorf("allowed beyond the burst")
+		}
+		if _, err := s.Peek(t.Context(), one[:1], r); err != nil || r[0].Reset < 4*time.Minute {
+			t.Errorf("a refusal has forgiven debt: %+v", r[0])
+		}
+	}
+}
+
 func TestALimitBeyondTheHorizonIsForgottenAtTheHorizon(t *testing.T) {
 	// Limit.Share makes such limits of slow ones with a small burst.
 	l := ratelimit.Limit{Count: 1, Per: 31 * 24 * time.Hour}.Share(10)

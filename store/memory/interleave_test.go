@@ -14,11 +14,10 @@ import (
 
 var more = flag.Int("preemptions", 0, "how many more preemptions to try in each schedule: each takes some 30 times as long")
 
-var seed = flag.Uint64("dice", 1, "what decides where keys are put in a bucket")
-
 // explore runs what setup returns in every order of steps in which a goroutine is stopped
-// at most so many times while it could go on. A step is a read or a write of a slot.
-func explore(t *testing.T, preemptions int, setup func() (goroutines []func(), check func() string)) {
+// at most so many times while it could go on. A step is a read or a write of a slot. If
+// there are dice, it also tries all ways in which keys choose slots.
+func explore(t *testing.T, preemptions int, dice bool, setup func() (goroutines []func(), check func() string)) {
 	t.Helper()
 	preemptions += *more
 	if testing.Short() {
@@ -27,7 +26,7 @@ func explore(t *testing.T, preemptions int, setup func() (goroutines []func(), c
 	schedules := 0
 	for prefix := []int{}; prefix != nil; schedules++ {
 		goroutines, check := setup()
-		taken := run(t, preemptions, goroutines, prefix)
+		taken := run(t, preemptions, dice, goroutines, prefix)
 		if fault := check(); fault != "" {
 			t.Fatalf("after %d schedules: %s", schedules, fault)
 		}
@@ -36,7 +35,7 @@ func explore(t *testing.T, preemptions int, setup func() (goroutines []func(), c
 	t.Logf("%d schedules", schedules)
 }
 
-// choice is which of some goroutines was let on.
+// choice is which of some ways was taken.
 type choice struct{ of, at int }
 
 // following is the schedule after the one that was taken, or nil if that was the last.
@@ -54,8 +53,16 @@ func following(taken []choice) []int {
 	return nil
 }
 
-func run(t *testing.T, preemptions int, goroutines []func(), prefix []int) []choice {
+func run(t *testing.T, preemptions int, withDice bool, goroutines []func(), prefix []int) (taken []choice) {
 	t.Helper()
+	choose := func(of int) int {
+		c := choice{of: of}
+		if len(taken) < len(prefix) {
+			c.at = prefix[len(taken)]
+		}
+		taken = append(taken, c)
+		return c.at
+	}
 	n := len(goroutines)
 	resume, alive, waits := make([]func() (struct{}, bool), n), make([]bool, n), make([]func(), n)
 	for i, f := range goroutines {
@@ -68,16 +75,21 @@ func run(t *testing.T, preemptions int, goroutines []func(), prefix []int) []cho
 		resume[i], alive[i] = next, true
 		next()
 	}
-	defer func() { turn = func() {} }()
-	var taken []choice
+	rolled = 0
+	dice = func() uint64 { return rolled / 2 }
+	if withDice {
+		dice = func() uint64 { return uint64(choose(slots)) }
+	}
+	defer func() { turn, dice = func() {}, func() uint64 { return 0 } }()
 	current, stopped := 0, 0
-	for {
-		var ready []int
+	ready := make([]int, 0, n)
+	for started := false; ; started = true {
+		ready = ready[:0]
 		if alive[current] {
 			ready = append(ready, current)
 		}
 		for i := range goroutines {
-			if alive[i] && i != current && (!alive[current] || stopped < preemptions || len(taken) == 0) {
+			if alive[i] && i != current && (!alive[current] || stopped < preemptions || !started) {
 				ready = append(ready, i)
 			}
 		}
@@ -87,15 +99,11 @@ func run(t *testing.T, preemptions int, goroutines []func(), prefix []int) []cho
 		if len(taken) > 2000 {
 			t.Fatal("no end to it")
 		}
-		c := choice{of: len(ready)}
-		if len(taken) < len(prefix) {
-			c.at = prefix[len(taken)]
-		}
-		if alive[current] && ready[c.at] != current && len(taken) > 0 {
+		next := ready[choose(len(ready))]
+		if started && alive[current] && next != current {
 			stopped++
 		}
-		taken = append(taken, c)
-		current = ready[c.at]
+		current = next
 		turn = waits[current]
 		if _, ok := resume[current](); !ok {
 			alive[current] = false
@@ -118,7 +126,6 @@ type world struct {
 
 // newWorld returns a bucket with those words in it.
 func newWorld(words ...uint64) *world {
-	dice = *seed
 	w := &world{Store: New(0)}
 	w.step = 60 // sweeps nothing by itself
 	for i, word := range words {
@@ -191,8 +198,8 @@ var clocks = [][3]int64{
 func TestInterleavings(t *testing.T) {
 	for _, now := range clocks {
 		name := func(what string) string { return fmt.Sprint(what, " at ", now[0]-start, now[1]-start, now[2]-start) }
-		explored := func(what string, preemptions int, setup func() ([]func(), func() string)) {
-			t.Run(name(what), func(t *testing.T) { explore(t, preemptions, setup) })
+		explored := func(what string, preemptions int, dice bool, setup func() ([]func(), func() string)) {
+			t.Run(name(what), func(t *testing.T) { explore(t, preemptions, dice, setup) })
 		}
 		same := func(burst int, words ...uint64) func() ([]func(), func() string) {
 			return func() ([]func(), func() string) {
@@ -207,12 +214,13 @@ func TestInterleavings(t *testing.T) {
 					func() string { return w.charged(ours, int64(least), int64(burst)) }
 			}
 		}
-		explored("a new key", 2, same(1))
-		explored("a new key, two pass", 3, same(2))
-		explored("a key forgotten long ago", 2, same(2, pack(ours, 0, start-second)))
-		explored("a key with two slots forgotten", 2, same(2, pack(ours, 0, start-second), 0, pack(ours, 0, start-2*second)))
+		explored("a new key", 2, true, same(1))
+		explored("a new key, two pass", 2, true, same(2))
+		explored("a new key, two pass, more preemptions", 3, false, same(2))
+		explored("a key forgotten long ago", 2, true, same(2, pack(ours, 0, start-second)))
+		explored("a key with two slots forgotten", 2, true, same(2, pack(ours, 0, start-second), 0, pack(ours, 0, start-2*second)))
 		// For some of the requests it has been forgotten, and others have read the clock before.
-		explored("a key just forgotten", 3, same(2, pack(other, 0, start-second), pack(ours, 0, start+7)))
+		explored("a key just forgotten", 2, true, same(2, pack(other, 0, start-second), pack(ours, 0, start+7)))
 
 		full := func(grips ...uint64) func() ([]func(), func() string) {
 			return func() ([]func(), func() string) {
@@ -231,10 +239,10 @@ func TestInterleavings(t *testing.T) {
 				}
 			}
 		}
-		explored("a full bucket", 2, full(0, 0, 0))
-		explored("a full bucket of keys with a grip", 2, full(grip, 2*grip, 3*grip))
-		explored("a full bucket, and one new key", 2, same(1, pack(1, 0, start+second), pack(2, grip, start+second), pack(3, grip, start+second)))
-		explored("a sweeper", 2, func() ([]func(), func() string) {
+		explored("a full bucket", 2, false, full(0, 0, 0))
+		explored("a full bucket of keys with a grip", 2, false, full(grip, 2*grip, 3*grip))
+		explored("a full bucket, and one new key", 2, true, same(1, pack(1, 0, start+second), pack(2, grip, start+second), pack(3, grip, start+second)))
+		explored("a sweeper", 2, true, func() ([]func(), func() string) {
 			w := newWorld(pack(1, 0, start-second), pack(ours, 0, start-second), pack(3, 0, start-second))
 			return []func(){w.request(ours, 1, now[0]), w.request(ours, 1, now[1]), func() { w.table[0].sweep(start, now[2]) }},
 				func() string { return w.charged(ours, 1, 1) }
@@ -242,7 +250,7 @@ func TestInterleavings(t *testing.T) {
 	}
 	bursts := map[uint64]int{ours: 2, other: 1}
 	t.Run("two keys, in either order", func(t *testing.T) {
-		explore(t, 2, func() ([]func(), func() string) {
+		explore(t, 2, false, func() ([]func(), func() string) {
 			w := newWorld()
 			all := []func(){w.requests(start+9, bursts, false, other, ours), w.requests(start+10, bursts, false, ours, other), w.request(ours, 2, start+11)}
 			return all, func() string {
@@ -258,7 +266,7 @@ func TestInterleavings(t *testing.T) {
 	})
 	for _, budget := range []int{1, 2} {
 		t.Run(fmt.Sprint("a new key is new once, of ", budget), func(t *testing.T) {
-			explore(t, 2, func() ([]func(), func() string) {
+			explore(t, 2, true, func() ([]func(), func() string) {
 				w, bursts := newWorld(), map[uint64]int{ours: 2, other: budget}
 				all := []func(){w.requests(start+9, bursts, true, ours, other), w.requests(start+9, bursts, true, ours, other)}
 				return all, func() string { return w.charged(ours, 2, 2) + w.charged(other, 1, 1) }

@@ -150,7 +150,7 @@ func (s *Store) take(now int64, demands []ratelimit.Demand, results []ratelimit.
 	}
 	for i := range demands {
 		if !results[i].Allowed {
-			ps[i].refused(now, &demands[i])
+			s.refused(now, ps[i].place, &demands[i])
 		}
 	}
 	return false
@@ -230,9 +230,7 @@ func (s *Store) chargeAll(now int64, demands []ratelimit.Demand, results []ratel
 // charge takes what one demand asks for, if there is room, and says how far it moved the TAT.
 func (s *Store) charge(now int64, at place, d *ratelimit.Demand) (taken int64, r ratelimit.Result) {
 	for {
-		e := at.bucket.find(at.tag, now)
-		tat := now + max(e.debt, 0)
-		next, r := apply(d, tat, now)
+		e, tat, next, r := s.look(now, at, d)
 		if !r.Allowed {
 			if !at.refuse(e, next) {
 				continue
@@ -254,6 +252,23 @@ func (s *Store) charge(now int64, at place, d *ratelimit.Demand) (taken int64, r
 			return next - tat, r
 		}
 	}
+}
+
+// look finds the key's entry, and what a demand makes of its TAT.
+//
+// A TAT beyond a full burst is that of a limit which was wider. But it seems so, too, if now
+// was read before others charged the key, and it would be cut by what they have paid: so the
+// clock is read again, after the entry.
+func (s *Store) look(now int64, at place, d *ratelimit.Demand) (e entry, tat, next int64, r ratelimit.Result) {
+	e = at.bucket.find(at.tag, now)
+	tat = now + max(e.debt, 0)
+	if next, r = apply(d, tat, now); next < tat {
+		now = max(now, s.now())
+		e.debt = debt(e.word, now)
+		tat = now + max(e.debt, 0)
+		next, r = apply(d, tat, now)
+	}
+	return e, tat, next, r
 }
 
 // room returns an entry of the key's own to be charged, given what was found of it, or none
@@ -281,7 +296,7 @@ func (s *Store) room(now int64, at place, e entry) entry {
 func (at place) refund(now, taken int64) {
 	for {
 		e := at.bucket.find(at.tag, now)
-		if e.debt <= 0 || at.bucket.swap(e, pack(at.tag, e.word&gripMask, now+e.debt-taken)) {
+		if e.debt <= 0 || at.bucket.swap(e, pack(at.tag, e.word&gripMask, now+max(e.debt-taken, 0))) {
 			return
 		}
 	}
@@ -295,10 +310,9 @@ func (at place) refuse(e entry, next int64) bool {
 }
 
 // refused notes a refusal that decide has come to.
-func (at place) refused(now int64, d *ratelimit.Demand) {
+func (s *Store) refused(now int64, at place, d *ratelimit.Demand) {
 	for {
-		e := at.bucket.find(at.tag, now)
-		if next, r := apply(d, now+max(e.debt, 0), now); r.Allowed || at.refuse(e, next) {
+		if e, _, next, r := s.look(now, at, d); r.Allowed || at.refuse(e, next) {
 			return
 		}
 	}

@@ -74,9 +74,9 @@ func (b *bucket) swap(e entry, word uint64) bool {
 func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
 	const empty, forgotten = -2, -1
 	least := int64(gripMask + 1)
-	dice := roll()
+	rolled := roll()
 	for n := range uint64(slots) {
-		i := int((dice%slots + n) % slots)
+		i := int((rolled%slots + n) % slots)
 		word := b[i].Load()
 		if word>>tagShift == tag {
 			return e, gone, false
@@ -93,7 +93,7 @@ func (b *bucket) reserve(tag uint64, now int64) (e, gone entry, ok bool) {
 			least, gone = rank, entry{i, word, d}
 		}
 	}
-	ago := reserved + int64(dice>>(64-reservedBits))
+	ago := reserved + int64(rolled>>(64-reservedBits))
 	e = entry{gone.slot, pack(tag, 0, now-ago), -ago}
 	if !b.swap(gone, e.word) {
 		return e, gone, false

@@ -630,14 +630,15 @@ func concurrentAllOrNothing(c client) {
 
 func concurrentNew(c client) {
 	const keys, each = 50, 8
-	budget := demand("budget", slow(keys), 1)
+	// With room to spare: a request may have read the clock before those that it meets.
+	budget := demand("budget", slow(2*keys), 1)
 	budget.IfNew = true
 	atOnce(keys*each, func(i int) {
-		if ok, r := c.try(demand(fmt.Sprint("client ", i/each), slow(each+1), 1), budget); !ok {
+		if ok, r := c.try(demand(fmt.Sprint("client ", i/each), slow(2*each), 1), budget); !ok {
 			c.Errorf("refused: %+v", r)
 		}
 	})
-	c.room(0, demand("budget", slow(keys), 1))
+	c.room(keys, demand("budget", slow(2*keys), 1))
 }
 
 func cancelled(c client) {
