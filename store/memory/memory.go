@@ -1,10 +1,11 @@
 // Package memory keeps the debts of ratelimit.Limits in the memory of one process.
 //
 // All memory is taken at once, by New, and never grows: a flood of new clients costs no more
-// than the table that the operator chose. No goroutine cleans up, no lock is held, nothing is
-// allocated for a request, and nothing can fail: Take and Peek never return an error, and do
-// not look at their context. There is nothing to trust but the process itself; debts are lost
-// when it ends.
+// than the table that the operator chose. No goroutine cleans up, no request waits for
+// another, nothing is allocated for a request, and nothing can fail: Take and Peek never
+// return an error, and do not look at their context. (After days in which nobody asked for
+// anything the first requests wait until the table is swept: some milliseconds.) There is
+// nothing to trust but the process itself; debts are lost when it ends.
 //
 // # Bounds
 //
@@ -22,7 +23,10 @@
 // 1,048,576, until one of the two is forgotten.
 //
 // Within these bounds a key never gets more than its Limit, whatever the number of
-// goroutines.
+// goroutines. A request is decided as of the time at which it read the clock. Several demands
+// are charged one after the other and taken back if the last room has gone meanwhile, so a
+// request that comes in between may be refused, or its client be taken for known, though a
+// microsecond later it would not.
 package memory
 
 import (
