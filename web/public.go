@@ -90,3 +90,14 @@ func (p *PublicOrigins) SameSite(origin, host string) bool {
 	}
 	return false
 }
+
+// Of returns the origin that clients reach host, a Host header, by: the one with https, if
+// there are two.
+func (p *PublicOrigins) Of(host string) (o Origin, ok bool) {
+	for _, l := range p.lookup(host) {
+		if !ok || l.origin.scheme == "https" {
+			o, ok = l.origin, true
+		}
+	}
+	return o, ok
+}

@@ -38,9 +38,11 @@ func BenchmarkRead(b *testing.B) {
 	for _, c := range []struct{ name, stream string }{{"GET", ordinary}, {"POST", post}} {
 		p := make([]byte, 4<<10)
 		below := &repeat{data: c.stream}
+		asked := &idleConn{Conn: below, tap: new(tap)}
 		for name, conn := range map[string]net.Conn{
 			"bare":    below,
 			"scanned": newPlain(below, nil, &Options{HeaderBytes: DefaultHeaderBytes}),
+			"tapped":  newPlain(asked, asked, &Options{HeaderBytes: DefaultHeaderBytes}), // it has seen the first request
 		} {
 			b.Run(fmt.Sprintf("%s %d bytes/%s", c.name, len(c.stream), name), func(b *testing.B) {
 				b.ReportAllocs()

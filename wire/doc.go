@@ -23,7 +23,8 @@
 //
 // Memory. What is held back of an unfinished head is at most
 // Options.HeaderBytes, and only while it is unfinished; bodies are counted and
-// not kept.
+// not kept. With Options.Hello, up to 32 KiB of a connection's first request
+// besides, while it is unfinished.
 //
 // # What it does not protect
 //
@@ -33,6 +34,11 @@
 // which refuses more there than this package would. How slowly a body may come
 // is up to the handler, and how many connections one client may open is up to
 // the limits above and the network below.
+//
+// # What it tells
+//
+// With Options.Hello, what a connection's first bytes say about the program that
+// made it: see Hello. They are looked at and not judged.
 //
 // # Who is trusted
 //

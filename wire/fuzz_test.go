@@ -34,6 +34,8 @@ var seeds = []string{
 	"GET / HTTP/1.1\r\nHost : h\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: h\r\nX: y\rz\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n\x00",
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\n\r\nContent-Length",
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\n\r\n0\r\nT: " + strings.Repeat("u", 600) + "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("y", 300) + "\r\n\r\n",
 	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\n\x00",
 	"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\nHost: h\n\n",
@@ -129,7 +131,7 @@ func drain(data []byte, rnd *rand.Rand) (delivered []byte, end error) {
 		delivered = append(delivered, p[:n]...)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-		case err != nil && len(p) == 1 && c.scan.waiting:
+		case err != nil && len(p) == 1 && c.scan.undecided():
 			// The watch saw the client leave, or too much to hold. It does not judge.
 		case err != nil:
 			return delivered, err
@@ -159,7 +161,7 @@ func bounds(data []byte) (stream []byte, ends []int, lengths []int64) {
 	s := scanner{max: 1 << 10}
 	start, length := 0, int64(0)
 	for i := 1; i <= len(data); i++ {
-		s.waiting = false
+		s.upgrade = false
 		before := s.phase
 		n, why := s.scan(data[start:i])
 		if why != guard.OK {

@@ -154,7 +154,7 @@ func (g *greeter) serve(raw net.Conn, place *list.Element) {
 
 // greet does what must be done before HTTP, within the time for it.
 func (g *greeter) greet(raw net.Conn) (net.Conn, error) {
-	idle := &idleConn{Conn: raw, idle: g.opts.WriteIdle}
+	idle := &idleConn{Conn: raw, idle: g.opts.WriteIdle, tap: g.opts.newTap()}
 	if err := idle.SetDeadline(time.Now().Add(g.opts.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (g *greeter) greet(raw net.Conn) (net.Conn, error) {
 	}
 	switch protocol := t.ConnectionState().NegotiatedProtocol; protocol {
 	case "h2":
-		return t, nil
+		return newHTTP2(t), nil
 	case "", "http/1.1":
 		return newSecure(t, g.opts), nil
 	default:

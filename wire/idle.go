@@ -16,6 +16,7 @@ import (
 type idleConn struct {
 	net.Conn
 	idle time.Duration // 0: no bound
+	tap  *tap          // nil: nobody asks
 
 	mu    sync.Mutex // orders the two below with their effect on Conn
 	asked time.Time  // the write deadline that net/http, crypto/tls or a handler set
@@ -24,6 +25,8 @@ type idleConn struct {
 
 // NetConn returns the connection below.
 func (c *idleConn) NetConn() net.Conn { return c.Conn }
+
+func (c *idleConn) tapped() *tap { return c.tap }
 
 // CloseWrite shuts down the sending side, if the connection below can.
 func (c *idleConn) CloseWrite() error { return closeWrite(c.Conn) }

@@ -47,6 +47,11 @@ type Options struct {
 	// before the write fails. Zero is no bound.
 	WriteIdle time.Duration
 
+	// Hello, if not nil, is asked for each connection whether its first bytes are to be looked at
+	// for HelloOf. Nothing is looked at or kept otherwise. It must be safe for concurrent use, and
+	// quick. Over TLS it needs RestoreTLS.
+	Hello func() bool
+
 	// Refused, if not nil, is told of each connection that was closed before
 	// net/http saw it, and why. Peer is who connected, not who a PROXY header
 	// names. It must be safe for concurrent use, and quick.
@@ -56,7 +61,8 @@ type Options struct {
 // Listen puts moat's layers on top of inner. What it returns is for
 // http.Server.Serve: with HTTP/2, its Accept yields a *tls.Conn whose handshake
 // is done, which net/http recognizes, and otherwise a connection whose requests
-// are scanned. Request.TLS is set in both cases.
+// are scanned. Request.TLS is set in both cases. For a connection of HTTP/2 that
+// Options.Hello wants to be looked at, see RestoreTLS.
 //
 // Closing it closes inner, and all connections that Accept has not returned.
 func Listen(inner net.Listener, o Options) net.Listener {
@@ -74,6 +80,9 @@ func Listen(inner net.Listener, o Options) net.Listener {
 		o.TLS = o.TLS.Clone()
 		if len(o.TLS.NextProtos) == 0 {
 			o.TLS.NextProtos = []string{"h2", "http/1.1"}
+		}
+		if o.Hello != nil {
+			watchHello(o.TLS)
 		}
 	}
 	if o.TLS == nil && o.ProxyProtocol == nil {
@@ -94,6 +103,6 @@ func (l *plainListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	idle := &idleConn{Conn: c, idle: l.opts.WriteIdle}
+	idle := &idleConn{Conn: c, idle: l.opts.WriteIdle, tap: l.opts.newTap()}
 	return newPlain(idle, idle, l.opts), nil
 }

@@ -36,11 +36,9 @@ const (
 type scanner struct {
 	max     int // of a head, in bytes
 	phase   phase
-	opening bool // nothing has been passed yet, so this may become HTTP/2
-	skipped bool // an empty line before this head was dropped
-	// waiting says that the last message asked for an upgrade. Nothing after it
-	// is looked at until it is known whether the connection is still HTTP.
-	waiting bool
+	opening bool  // nothing has been passed yet, so this may become HTTP/2
+	skipped bool  // an empty line before this head was dropped
+	upgrade bool  // the last head asked for one; see undecided
 	left    int64 // bytes of the body or chunk still to come
 	sec     section
 	chunk   chunkLine
@@ -85,7 +83,7 @@ func (s *scanner) scan(p []byte) (n int, why guard.Reason) {
 	for n < len(p) {
 		switch s.phase {
 		case inHead:
-			if s.waiting {
+			if s.upgrade {
 				return n, guard.OK
 			}
 			if p[n] == '\r' && !s.skipped {
@@ -148,7 +146,7 @@ func (s *scanner) skip(p []byte) int {
 // a CRLF which its length does not count. One is dropped, and not passed, since
 // net/http tolerates it only after a POST; a second one is refused.
 func (s *scanner) dropEmptyLine(held []byte) bool {
-	if s.phase != inHead || s.waiting || s.skipped || !bytes.HasPrefix(held, []byte("\r\n")) {
+	if s.phase != inHead || s.upgrade || s.skipped || !bytes.HasPrefix(held, []byte("\r\n")) {
 		return false
 	}
 	s.skipped = true
@@ -311,12 +309,16 @@ func (s *scanner) endHead() guard.Reason {
 		s.phase = inLength
 		s.left = sec.length
 	}
-	upgrade := sec.upgrade
+	s.upgrade = sec.upgrade
 	*sec = section{}
 	s.skipped = false
-	s.waiting = upgrade
 	return guard.OK
 }
+
+// undecided says that a message which asked for an upgrade is over, its body
+// included. Nothing after it is looked at until it is known whether the
+// connection is still HTTP.
+func (s *scanner) undecided() bool { return s.upgrade && s.phase == inHead }
 
 func (s *scanner) nextMessage() {
 	s.phase = inHead

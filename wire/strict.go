@@ -38,6 +38,8 @@ type strictConn struct {
 
 	headTimeout time.Duration
 
+	tap *tap // nil: nobody asks, or it has seen enough
+
 	mu    sync.Mutex // orders the two below with their effect on Conn
 	asked time.Time  // the read deadline that net/http or a handler set
 	limit time.Time  // by when the head that is held must be whole; zero: none is
@@ -57,7 +59,7 @@ type secureConn struct {
 }
 
 func newStrict(c net.Conn, o *Options) strictConn {
-	return strictConn{Conn: c, scan: scanner{max: o.HeaderBytes}, headTimeout: o.HeadTimeout}
+	return strictConn{Conn: c, scan: scanner{max: o.HeaderBytes}, headTimeout: o.HeadTimeout, tap: tapOf(c)}
 }
 
 func newPlain(c net.Conn, idle *idleConn, o *Options) *plainConn {
@@ -113,6 +115,24 @@ func (c *strictConn) passthrough() {
 
 // Read implements net.Conn.
 func (c *strictConn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if c.tap != nil && n > 0 {
+		c.show(p[:n])
+	}
+	return n, err
+}
+
+// show lets the tap see what net/http gets, but for a stand-in, which no client has sent.
+func (c *strictConn) show(p []byte) {
+	if c.end != nil {
+		c.tap.finish(&Hello{JA4: c.tap.ja4})
+		c.tap = nil
+	} else if c.tap.see(p) {
+		c.tap = nil
+	}
+}
+
+func (c *strictConn) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -127,9 +147,9 @@ func (c *strictConn) Read(p []byte) (int, error) {
 		return 0, c.ended(watch)
 	}
 	if !watch && c.scan.phase == inHead {
-		c.scan.waiting = false // net/http wants a next request: there was no upgrade
+		c.scan.upgrade = false // net/http wants a next request: there was no upgrade
 	}
-	if len(c.buf) == 0 && (!watch || !c.scan.waiting) {
+	if len(c.buf) == 0 && (!watch || !c.scan.undecided()) {
 		n, err := c.Conn.Read(p)
 		if n == 0 || c.scan.phase == passed {
 			return n, err
@@ -162,9 +182,9 @@ func (c *strictConn) held(p []byte, watch bool) (int, error) {
 		}
 		if c.ready > 0 || c.end != nil {
 			c.boundHead(false)
-			return c.Read(p)
+			return c.read(p)
 		}
-		if c.scan.waiting && len(c.buf) >= c.scan.max {
+		if c.scan.undecided() && len(c.buf) >= c.scan.max {
 			return 0, &FramingError{guard.FramingHeadSize}
 		}
 		// A watching read has no bound on the next head: were it to fail, net/http
