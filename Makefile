@@ -13,7 +13,7 @@ FUZZTIME ?= 10s
 # The steps of check and test run in the order in which they are written, the cheap ones
 # first; each of them uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: help check test fmt docs fuzz verify-browser bench build explain-page setup \
+.PHONY: help check test fmt docs fuzz verify-browser verify-lab bench eval-bots build explain-page lab-page lab-picture dashboard-page setup \
 	format-check tidy-check vet lint short test-nested lint-nested deadcode interleave test-root
 
 help: ## list what there is to make
@@ -43,14 +43,32 @@ fuzz: ## fuzz every target for FUZZTIME (10s)
 verify-browser: ## compare the browser model to Chromium: the vectors and 5,000 generated cases (SEED=n repeats a run)
 	go test ./e2e/agree -run ChromiumAgrees -v -timeout 30m -agree.cases $(or $(CASES),5000) -agree.old 160 -agree.seed $(or $(SEED),0)
 
+verify-lab: ## make every run of the lab's lessons in Chromium, also those that try to break them
+	go test ./e2e -run LabLessons -v -timeout 30m -lab.all
+
 bench: ## run the benchmarks
 	cd bench && go test -run '^$$' -bench . -benchmem ./...
+
+# Rates do not depend on what else the machine does, costs do. ARGS="-only regexp -tools n -browsers n -costs=false"
+# makes it shorter.
+eval-bots: setup ## measure the bot signals over real tools and browsers: the tables of docs/bots.md, ten minutes
+	@sh eval/bots/setup.sh
+	@cd eval/bots && go run . $(ARGS)
 
 build: ## build bin/moat, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/moat ./cmd/moat
 
 explain-page: ## build the page of explain/web into explain/web/dist, and print its size
 	@sh explain/web/build.sh
+
+lab-page: ## build the lab's page of lab/web into lab/web/dist, where cmd/moat embeds it
+	@cd lab/web && npm ci --no-audit --no-fund && npm run build
+
+dashboard-page: ## build the page of dashboard/web into dashboard/web/dist, where the gate embeds it
+	@cd dashboard/web && npm ci --no-audit --no-fund && npm run build
+
+lab-picture: ## take README's picture of the lab anew
+	go test ./e2e -run LabPicture -lab.picture
 
 format-check:
 	@$(TOOL) gofumpt -d . || { echo "format: error: run make fmt"; exit 1; }
@@ -90,5 +108,10 @@ test-nested:
 interleave:
 	go test -tags interleave -run Interleavings ./store/memory
 
+# Tests of real browsers and stores that are killed wait for real time. One that fails on a
+# machine which gave it too little of that runs once more when all others are through, and the
+# summary says so; many failures, or a data race, are final.
 test-root:
-	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -race -shuffle=on -timeout 10m ./...
+	$(TOOL) gotestsum --format pkgname --format-hide-empty-pkg \
+		--rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race \
+		--packages=./... -- -race -shuffle=on -timeout 40m

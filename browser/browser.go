@@ -64,6 +64,11 @@ func (b *Browser) Do(now time.Time, page Page, req Request, server Server) (Trac
 
 // Run plays the case from its beginning, at the given time.
 func (c *Case) Run(now time.Time) ([]Trace, error) {
+	return c.RunWith(now, c.Serve)
+}
+
+// RunWith is Run with another server than the case's own rules.
+func (c *Case) RunWith(now time.Time, server Server) ([]Trace, error) {
 	p, err := ProfileNamed(c.Browser.Profile)
 	if err != nil {
 		return nil, err
@@ -88,7 +93,7 @@ func (c *Case) Run(now time.Time) ([]Trace, error) {
 	}
 	var traces []Trace
 	for _, r := range c.Requests {
-		t, err := b.Do(now, c.Page, r, c.Serve)
+		t, err := b.Do(now, c.Page, r, server)
 		if err != nil {
 			return nil, err
 		}

@@ -119,9 +119,10 @@ func (l *load) mixedContent() bool {
 	return false
 }
 
-// upgraded is https://w3c.github.io/webappsec-mixed-content/#upgrade-algorithm.
+// upgraded is https://w3c.github.io/webappsec-mixed-content/#upgrade-algorithm. The name .local
+// keeps an image from it only where the page itself asks for that, not after a redirect.
 func (l *load) upgraded(u location) location {
-	if l.req.API != Image || !l.p.UpgradesMixedImages || !l.secureTree() || u.url.Scheme != "http" || isAddress(u) || namedLocal(u) || l.leniently() {
+	if l.req.API != Image || !l.p.UpgradesMixedImages || !l.secureTree() || u.url.Scheme != "http" || isAddress(u) || namedLocal(u) && len(l.urls) == 0 || l.leniently() {
 		return u
 	}
 	secure := *u.url

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/moat-gateway/moat/gateway"
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/guard/clientaddr"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/store/valkey"
@@ -22,6 +23,12 @@ type Loaded struct {
 	// Valkey is the store that the rate limits are shared through, or nil. Whoever runs the
 	// gateway opens it, and puts it into Gateway.SharedLimits.
 	Valkey *valkey.Config
+	// SpentFile is where what has been spent of budgets is kept, or "". Whoever runs the gateway opens it,
+	// unless there is a Valkey, and puts it into Gateway.Spent.
+	SpentFile string
+	// KeyFiles are those with API keys. Whoever runs the gateway opens them, and puts what
+	// they hold into Gateway.Callers.Keys, which has one for each.
+	KeyFiles []KeyFile
 	// Tests are those of the file. They have not been run.
 	Tests []Test
 	// Warnings do not keep the gate from starting.
@@ -34,6 +41,14 @@ type Loaded struct {
 	text         []byte
 	valkeyPEM    []byte                             // the certificates of Valkey, to tell whether it is the same
 	certificates []*atomic.Pointer[tls.Certificate] // of Server.Listeners; nil without TLS
+}
+
+// KeyFile is a file with API keys.
+type KeyFile struct {
+	// Source is its name under auth.
+	Source string
+	// Path is as this machine has it.
+	Path string
 }
 
 // Renew puts the certificates of next, which was loaded later, in the place of those
@@ -55,6 +70,10 @@ func (l *Loaded) Renew(next *Loaded) (restart []string) {
 				restart = append(restart, f.name)
 			}
 		}
+	}
+	// What remembers uses keeps its size: another one would have forgotten them.
+	if was, is := l.Gateway.Tickets, next.Gateway.Tickets; was != nil && is != nil && was.Memory != is.Memory {
+		restart = append(restart, "tickets.memory")
 	}
 	return restart
 }
@@ -96,8 +115,12 @@ type compiler struct {
 	used map[string]bool
 	// rules are the rate limits that have no fault.
 	rules map[string]ratelimit.Rule
+	// budgetRules are the budgets that have no fault.
+	budgetRules map[string]budget.Rule
 	// modes are those in which the rate limits are in force, a bit for each.
 	modes map[string]uint
+	// documents are those that routes hold bodies to.
+	documents map[documentKey]*compiledDocument
 	// byName and byMatch are the indexes of the routes.
 	byName, byMatch map[string]int
 }
@@ -106,24 +129,34 @@ func (d *decoder) compile() (*Loaded, error) {
 	c := &compiler{
 		decoder: d, f: d.root, out: &Loaded{source: d.root},
 		sets: make(map[setKey]*web.OriginSet), judged: make(map[string]bool), owned: make(map[string]string), used: make(map[string]bool),
-		rules: make(map[string]ratelimit.Rule), modes: make(map[string]uint), byName: make(map[string]int), byMatch: make(map[string]int),
+		budgetRules: make(map[string]budget.Rule),
+		rules:       make(map[string]ratelimit.Rule), modes: make(map[string]uint), documents: make(map[documentKey]*compiledDocument), byName: make(map[string]int), byMatch: make(map[string]int),
 	}
 	c.publicOrigins()
 	c.trust()
 	c.server()
+	c.store()
 	for _, name := range keys(c.f.Upstreams) {
 		c.upstream(name)
 	}
-	c.store()
 	for _, name := range keys(c.f.RateLimits) {
 		c.rateLimit(name)
+	}
+	for _, name := range keys(c.f.Budgets) {
+		c.budget(name)
 	}
 	for _, name := range keys(c.f.Policies) {
 		p := c.f.Policies[name]
 		path := join("policies", name)
 		c.policy(&p, func(field string) string { return join(path, field) })
 	}
+	c.auth()
 	c.routes()
+	c.csrfOrigins()
+	c.alerts()
+	c.tickets()
+	c.bots()
+	c.budgetStore()
 	c.unused()
 	for i := range c.f.Tests {
 		c.test(i)
@@ -175,6 +208,21 @@ func (c *compiler) unused() {
 	for _, name := range keys(c.f.RateLimits) {
 		if path := join("rate_limits", name); !c.used[path] {
 			c.warn(path, "", "no route uses it")
+		}
+	}
+	for _, name := range keys(c.f.Models) {
+		if path := join("models", name); !c.used[path] {
+			c.warn(path, "", "no route offers it")
+		}
+	}
+	for _, name := range keys(c.f.Budgets) {
+		if path := join("budgets", name); !c.used[path] {
+			c.warn(path, "", "no route uses it")
+		}
+	}
+	for _, name := range keys(c.f.Auth) {
+		if path := join("auth", name); !c.used[path] {
+			c.warn(path, "", "no route names it")
 		}
 	}
 	for _, name := range keys(c.f.Upstreams) {

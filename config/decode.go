@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxFile bounds every file that is read, in bytes.
-	maxFile = 1 << 20
+	// maxFile bounds every file that is read, in bytes, but for tables, which maxTable bounds.
+	maxFile, maxTable = 1 << 20, 64 << 20
 	// maxAliased bounds how many nodes are decoded by way of aliases, so that a small
 	// file cannot stand for a huge one.
 	maxAliased = 100_000
@@ -89,6 +89,11 @@ func syntaxReason(data []byte, e *yaml.LoadError) string {
 	if e.Mark.Line < 1 || e.Mark.Line > len(lines) {
 		return reason
 	}
+	for i := e.Mark.Line; i > 0 && i >= e.Mark.Line-1; i-- { // what begins in a line may be missed in the next
+		if strings.Contains(lines[i-1], "\u00a0") {
+			return fmt.Sprintf("line %d has a no-break space (U+00A0), which is no blank in YAML; write a blank", i)
+		}
+	}
 	switch line := lines[e.Mark.Line-1]; {
 	case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
 		return "a tab in the indentation; YAML indents with blanks"
@@ -133,7 +138,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, f field) {
 	s, isScalar := scalars[t]
 	switch {
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
-		d.fault(path, "", "empty; give it a value or remove the line")
+		d.fault(path, "", "empty; "+cmp.Or(f.block, "give it a value or remove the line"))
 	case n.Tag != "" && !strings.HasPrefix(n.ShortTag(), "!!"):
 		d.fault(path, n.Tag, "tags mean nothing here; remove it")
 	case isScalar:
@@ -143,7 +148,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, f field) {
 	case t.Kind() == reflect.Map:
 		d.named(n, v, path, f)
 	default:
-		d.block(n, v, path)
+		d.block(n, v, path, f)
 	}
 }
 
@@ -172,6 +177,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field, s 
 		value = ""
 	}
 	switch {
+	case n.Kind != yaml.ScalarNode && len(f.enum) > 1:
+		d.fault(path, "", "write "+oneOf(f.enum)+", "+have(n))
+		return
 	case n.Kind != yaml.ScalarNode:
 		d.fault(path, "", "want "+s.want+", "+have(n))
 		return
@@ -182,6 +190,8 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field, s 
 		}
 		if len(f.enum) == 0 && v.Type() == reflect.TypeFor[string]() {
 			reason += fmt.Sprintf("; put it in quotes: %q", n.Value)
+		} else if _, wrong := s.parse(n.Value, f); wrong == "" && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+			reason += "; remove the quotes"
 		}
 		d.fault(path, value, reason)
 		return
@@ -193,6 +203,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field, s 
 		return
 	}
 	expanded := n.Value
+	var values []string
 	if strings.Contains(n.Value, "${") {
 		raw := n.Value
 		if v.Type() == secretType { // the text around the references may be secret too
@@ -200,7 +211,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field, s 
 		}
 		d.at[path] = position{line: n.Line, col: n.Column, raw: raw}
 		var ok bool
-		if expanded, ok = d.expand(n.Value, path); !ok {
+		if expanded, values, ok = d.expand(n.Value, path); !ok {
 			return
 		}
 		if expanded == "" {
@@ -212,6 +223,10 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field, s 
 	if reason != "" {
 		d.fault(path, value, reason)
 		return
+	}
+	if secret, isSecret := parsed.(Secret); isSecret {
+		secret.parts = values
+		parsed = secret
 	}
 	v.Set(reflect.ValueOf(parsed).Convert(v.Type()))
 	if on, isBool := parsed.(bool); isBool && on && strings.HasPrefix(f.name, "dangerously_") {
@@ -241,7 +256,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, f field) {
 			e.Set(def)
 		}
 		d.value(c, e, item(path, i), f)
-		if !scalarItems || e.IsZero() {
+		if !scalarItems || e.IsZero() || !e.Comparable() {
 			continue
 		}
 		if first, twice := seen[e.Interface()]; twice {
@@ -277,15 +292,23 @@ func (d *decoder) named(n *yaml.Node, v reflect.Value, path string, f field) {
 
 // block decodes the fields of a struct, in the struct's order: what others refer to
 // comes first.
-func (d *decoder) block(n *yaml.Node, v reflect.Value, path string) {
+func (d *decoder) block(n *yaml.Node, v reflect.Value, path string, self field) {
 	known := fields[v.Type()]
 	if n.Kind != yaml.MappingNode {
 		short := slices.IndexFunc(known, func(f field) bool { return f.short })
 		if short < 0 || n.Kind != yaml.ScalarNode {
-			d.fault(path, "", "want a block of fields")
+			d.fault(path, "", cmp.Or(self.block, "want a block"+with(known)))
 			return
 		}
 		f := known[short]
+		if len(f.enum) == 1 && n.Value != f.enum[0] {
+			var others []string
+			for _, other := range known[short+1:] {
+				others = append(others, other.name)
+			}
+			d.fault(path, n.Value, "write "+f.enum[0]+", or a block with "+oneOf(others))
+			return
+		}
 		d.value(n, v.FieldByIndex(f.index), path, f)
 		return
 	}
@@ -297,7 +320,7 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, path string) {
 		}
 		at := join(path, p.name)
 		d.at[at] = position{line: p.key.Line, col: p.key.Column}
-		d.fault(at, "", "no such field"+d.suggestField(p.name, known))
+		d.fault(at, "", "no such field"+d.suggestField(p.name, v.Type()))
 	}
 	inherited := false
 	for _, f := range known {
@@ -319,22 +342,62 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// suggestField finds the field that was probably meant: one with a similar name, or one
-// of that name in a block below.
-func (d *decoder) suggestField(name string, known []field) string {
-	if name == "client_address" {
-		return "; its mode is trusted_proxies.mode"
+// maxListed is how many fields are listed where one of them is wanted.
+const maxListed = 16
+
+// with lists the fields of a block, if they are few.
+func with(known []field) string {
+	if len(known) > maxListed {
+		return " of fields"
 	}
-	var names []string
+	return " with " + oneOf(fieldNames(known))
+}
+
+func fieldNames(known []field) (names []string) {
 	for _, f := range known {
 		names = append(names, f.name)
+	}
+	return names
+}
+
+// modeOf says which field is the mode of what has none of its name under modes.
+var modeOf = map[string]string{
+	"client_address": "trusted_proxies.mode", "challenge": "tickets.challenge.mode", "model": "modes.budget, which is about calls to models too",
+	"openapi": "modes.body", "schema": "modes.body",
+}
+
+// suggestField finds the field that was probably meant: one of that name in a block below, or
+// where the file has it; or one with a similar name.
+func (d *decoder) suggestField(name string, in reflect.Type) string {
+	known := fields[in]
+	if mode := modeOf[name]; mode != "" && in == reflect.TypeFor[modes]() {
+		return "; its mode is " + mode
+	}
+	for _, f := range known {
 		for _, below := range fields[f.typ] {
 			if plain(below.name) == plain(name) {
 				return fmt.Sprintf("; did you mean %q?", f.name+"."+below.name)
 			}
 		}
 	}
-	return d.didYouMean(name, slices.Values(names))
+	names := fieldNames(known)
+	switch {
+	case in == reflect.TypeFor[modes](): // its names are those of blocks elsewhere
+	case slices.Contains(fieldNames(fields[reflect.TypeFor[policy]()]), name):
+		return "; it belongs to a route or a policy"
+	case slices.Contains(fieldNames(fields[reflect.TypeFor[route]()]), name):
+		return "; it belongs to a route"
+	case slices.Contains(fieldNames(fields[reflect.TypeFor[file]()]), name):
+		return "; it belongs to the top of the file"
+	}
+	near := d.didYouMean(name, slices.Values(names))
+	switch {
+	case near != "":
+		return near
+	case len(names) > maxListed:
+		return "; docs/config.md has them all"
+	}
+	return "; there is " + strings.Join(names, ", ")
 }
 
 // pair is a key and its value.

@@ -144,7 +144,7 @@ func TestAddresses(t *testing.T) {
 }
 
 func TestSecretsDoNotPrint(t *testing.T) {
-	s := Secret{"hunter2"}
+	s := Secret{text: "hunter2"}
 	if s.Reveal() != "hunter2" {
 		t.Errorf("Reveal: %q", s.Reveal())
 	}

@@ -57,7 +57,7 @@ func (f Faults) Error() string {
 
 func (f Faults) sorted() Faults {
 	slices.SortFunc(f, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.What, b.What), cmp.Compare(a.Reason, b.Reason))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.What, b.What), cmp.Compare(a.Reason, b.Reason))
 	})
 	return slices.Compact(f)
 }

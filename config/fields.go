@@ -14,7 +14,7 @@ type field struct {
 	name                             string
 	typ                              reflect.Type
 	required, short, single, inlined bool
-	def, or, missing                 string
+	def, or, missing, block          string
 	enum                             []string
 	least, greatest                  int64 // of a duration or size; bounds says them in words
 	bounds                           string
@@ -58,7 +58,7 @@ func learn(t reflect.Type) {
 		}
 		options := strings.Split(opts, ",")
 		f := field{
-			index: []int{i}, name: name, typ: sf.Type, def: sf.Tag.Get("default"), or: sf.Tag.Get("or"), missing: sf.Tag.Get("missing"),
+			index: []int{i}, name: name, typ: sf.Type, def: sf.Tag.Get("default"), or: sf.Tag.Get("or"), missing: sf.Tag.Get("missing"), block: sf.Tag.Get("block"),
 			required: slices.Contains(options, "required"), short: slices.Contains(options, "short"), single: slices.Contains(options, "single"),
 			enum: strings.Fields(sf.Tag.Get("enum")),
 		}

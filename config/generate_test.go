@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
@@ -52,11 +53,21 @@ type generator struct {
 
 func readDocs(t *testing.T) map[string]string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "file.go", nil, parser.ParseComments)
+	docs := make(map[string]string)
+	for _, name := range glob(t, "*.go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			readDocsOf(t, name, docs)
+		}
+	}
+	return docs
+}
+
+func readDocsOf(t *testing.T, name string, docs map[string]string) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs := make(map[string]string)
 	note := func(name string, c *ast.CommentGroup) { docs[name] = strings.Join(strings.Fields(c.Text()), " ") }
 	for _, decl := range f.Decls {
 		gen, ok := decl.(*ast.GenDecl)
@@ -80,7 +91,6 @@ func readDocs(t *testing.T) map[string]string {
 			}
 		}
 	}
-	return docs
 }
 
 // doc is the comment of a field of t.
@@ -101,10 +111,12 @@ const referencePattern = `\$\{(env|file):[^}]+\}`
 // patterns are what scalars look like as text.
 var patterns = map[reflect.Type]string{
 	durationType:                       `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`,
+	thresholdType:                      `^[0-9]+(\.[0-9]+)?%?$`,
 	sizeType:                           `^[0-9]+(B|KB|MB|GB|KiB|MiB|GiB)?$`,
 	reflect.TypeFor[ratelimit.Limit](): `^[0-9]+ */ *[0-9]*(s|m|h|d)(,? +burst +[0-9]+)?$`,
 	reflect.TypeFor[address]():         `:[0-9]{1,5}$`,
 	reflect.TypeFor[netip.Addr]():      `^[0-9A-Fa-f:.]+$`,
+	reflect.TypeFor[budget.Money]():    `^[0-9]+([.][0-9]{1,9})?$`,
 	reflect.TypeFor[netip.Prefix]():    `^[0-9A-Fa-f:.]+/[0-9]{1,3}$`,
 }
 
@@ -180,20 +192,32 @@ func (g *generator) typed(t *testing.T, typ reflect.Type, f field) map[string]an
 			return map[string]any{"type": "integer", "enum": []any{json.Number(strings.Join(f.enum, ""))}}
 		}
 		return map[string]any{"type": "integer", "minimum": f.least, "maximum": f.greatest}
+	case typ == reflect.TypeFor[price]():
+		return anyOf(map[string]any{"type": "number", "minimum": 0, "maximum": 10_000}, map[string]any{"type": "string", "pattern": pricePattern.String()})
 	case typ == reflect.TypeFor[factor]():
 		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 1 << 16}, map[string]any{"const": f.or})
 	case len(f.enum) > 0 && (typ == reflect.TypeFor[string]() || typ == reflect.TypeFor[guard.Mode]()):
-		return anyOf(map[string]any{"enum": f.enum}, map[string]any{"$ref": "#/$defs/reference"})
+		words := []any{map[string]any{"enum": f.enum}}
+		for _, word := range f.enum {
+			if prefix, open := strings.CutSuffix(word, "NAME"); open {
+				words = append(words, map[string]any{"type": "string", "pattern": "^" + prefix + "."})
+			}
+		}
+		return map[string]any{"anyOf": append(words, map[string]any{"$ref": "#/$defs/reference"})}
 	case typ == reflect.TypeFor[string]():
 		return map[string]any{"type": "string", "minLength": 1}
 	case typ == secretType:
 		return map[string]any{"$ref": "#/$defs/reference"}
+	case typ == thresholdType:
+		return anyOf(map[string]any{"type": "integer", "minimum": 1, "maximum": 1e9}, map[string]any{"type": "string", "pattern": pattern})
 	case typ == sizeType:
 		number := map[string]any{"type": "integer", "minimum": f.least}
 		if f.bounds != "" {
 			number["maximum"] = f.greatest
 		}
 		return anyOf(number, map[string]any{"type": "string", "pattern": pattern})
+	case typ == reflect.TypeFor[budget.Money]():
+		return anyOf(map[string]any{"type": "number", "exclusiveMinimum": 0}, map[string]any{"type": "string", "pattern": pattern})
 	case patterned:
 		return map[string]any{"type": "string", "pattern": pattern}
 	case typ.Kind() == reflect.Slice:
@@ -306,8 +330,8 @@ func (g *generator) section(t *testing.T, b *bytes.Buffer, typ reflect.Type, pat
 
 func typeName(f field) string {
 	names := map[reflect.Type]string{
-		durationType: "duration", sizeType: "size", secretType: "reference", reflect.TypeFor[bool](): "true, false",
-		reflect.TypeFor[string](): "text", reflect.TypeFor[int](): "number", reflect.TypeFor[address](): "address", reflect.TypeFor[ratelimit.Limit](): "limit", reflect.TypeFor[factor](): "number",
+		durationType: "duration", sizeType: "size", secretType: "reference", thresholdType: "number or share", reflect.TypeFor[bool](): "true, false",
+		reflect.TypeFor[string](): "text", reflect.TypeFor[int](): "number", reflect.TypeFor[address](): "address", reflect.TypeFor[ratelimit.Limit](): "limit", reflect.TypeFor[factor](): "number", reflect.TypeFor[price](): "price", reflect.TypeFor[budget.Money](): "amount",
 		reflect.TypeFor[netip.Addr](): "IP address", reflect.TypeFor[netip.Prefix](): "address range",
 	}
 	name := func(typ reflect.Type) string {

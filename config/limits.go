@@ -13,6 +13,7 @@ import (
 
 var facts = map[string]ratelimit.Fact{
 	"address": ratelimit.Address, "route": ratelimit.Route, "method": ratelimit.Method, "new_address": ratelimit.NewAddress,
+	"principal": ratelimit.Principal, "api_key": ratelimit.Credential, "account": ratelimit.Account,
 }
 
 // rateLimit judges the limit of that name, alone.
@@ -28,9 +29,11 @@ func (c *compiler) rateLimit(name string) {
 		}
 		if f := facts[word]; f != 0 {
 			r.By = append(r.By, f)
+		} else if claim, ok := strings.CutPrefix(word, "claim:"); ok && !slices.Contains(r.ByClaims, claim) {
+			r.ByClaims = append(r.ByClaims, claim)
 		}
 	}
-	if c.has(join(path, "wider")) && !slices.Contains(r.By, ratelimit.Address) {
+	if c.has(join(path, "wider")) && !byAddress(r) {
 		c.warn(join(path, "wider"), "", "has no effect: the limit does not count by address")
 	}
 	switch at := join(path, "lease"); {
@@ -52,7 +55,7 @@ func (c *compiler) rateLimit(name string) {
 	var before []netip.Prefix
 	for i, t := range l.Tiers {
 		at := item(join(path, "tiers"), i)
-		out := ratelimit.Tier{For: t.For, Exempt: t.Exempt, Limit: t.Limit, AtOnce: t.AtOnce}
+		out := ratelimit.Tier{For: t.For, Claim: t.Claim, Values: t.Values, Exempt: t.Exempt, Limit: t.Limit, AtOnce: t.AtOnce}
 		for j, p := range t.For {
 			if p.Addr().Is4In6() {
 				c.fault(item(join(at, "for"), j), p.String(), fmt.Sprintf("holds no client: IPv4 addresses are written as such; write %q", mapped(p)))
@@ -61,6 +64,9 @@ func (c *compiler) rateLimit(name string) {
 		switch {
 		case c.has(join(at, "for")) && len(t.For) == 0 && c.clean(join(at, "for")):
 			c.fault(join(at, "for"), "", "none, so the tier never counts")
+			continue
+		case len(t.For) == 0 && t.Claim == "" && c.clean(at):
+			c.fault(at, "", "is for nobody; write for with addresses, or claim and values")
 			continue
 		case t.Exempt && (t.Limit != (ratelimit.Limit{}) || t.AtOnce > 0):
 			c.fault(at, "", "exempt, and with a limit of its own; remove one of the two")
@@ -122,6 +128,13 @@ func (c *compiler) rateLimits(r *route, where func(field string) string) []ratel
 		c.modes[name] |= 1 << p.Modes.RateLimit
 		if c.modes[name]&(1<<guard.Enforce|1<<guard.Report) == 1<<guard.Enforce|1<<guard.Report && c.once("modes of "+name, false) {
 			c.warn(at, name, "is enforced on one route and only reported on another: requests of both count")
+		}
+		if rule.NeedsAccount() && p.Account == "" {
+			c.fault(at, name, "counts by account, and nothing says where a request names one; write account, with the field's name, or basic")
+			continue
+		}
+		if rule.NeedsPrincipal() && slices.Contains(r.Auth, public) && c.once(at+" of "+name+" "+r.Match, false) {
+			c.warn(at, name, "counts by address alone on route "+r.Match+": auth is public, so nobody is known")
 		}
 		for _, limit := range limitsOf(rule) {
 			if slices.Contains(rule.By, ratelimit.NewAddress) {
@@ -188,11 +201,11 @@ func (c *compiler) contradiction(at string, a, b ratelimit.Rule) {
 	for _, pair := range [][2]ratelimit.Rule{{a, b}, {b, a}} {
 		idle, strict := pair[0], pair[1]
 		plain := idle.AtOnce == 0 && len(idle.Tiers)+len(strict.Tiers) == 0 && idle.Limit != (ratelimit.Limit{}) && strict.Limit != (ratelimit.Limit{})
-		if !plain || !coarser(strict.By, idle.By) || !strict.Limit.Covers(idle.Limit) {
+		if !plain || !coarser(strict, idle) || !strict.Limit.Covers(idle.Limit) {
 			continue
 		}
 		// With address, the networks around count too, each by its own factor.
-		if slices.Contains(strict.By, ratelimit.Address) && strict.Wider != idle.Wider {
+		if byAddress(strict) && strict.Wider != idle.Wider {
 			continue
 		}
 		c.warn(at, idle.Name, fmt.Sprintf("never refuses anything: %s, %s, counts all that it counts, and is no more than %s", strict.Name, strict.Limit, idle.Limit))
@@ -200,12 +213,21 @@ func (c *compiler) contradiction(at string, a, b ratelimit.Rule) {
 	}
 }
 
-// coarser reports whether requests that agree in the facts fine agree in coarse too.
-func coarser(coarse, fine []ratelimit.Fact) bool {
-	if slices.Contains(coarse, ratelimit.NewAddress) || slices.Contains(fine, ratelimit.NewAddress) {
+// coarser reports whether requests that agree in what fine counts by agree in what coarse does.
+func coarser(coarse, fine ratelimit.Rule) bool {
+	if slices.Contains(coarse.By, ratelimit.NewAddress) || slices.Contains(fine.By, ratelimit.NewAddress) {
 		return false // these count clients, not requests
 	}
-	return !slices.ContainsFunc(coarse, func(f ratelimit.Fact) bool { return !slices.Contains(fine, f) })
+	return subset(coarse.By, fine.By) && subset(coarse.ByClaims, fine.ByClaims)
+}
+
+func subset[E comparable](some, all []E) bool {
+	return !slices.ContainsFunc(some, func(e E) bool { return !slices.Contains(all, e) })
+}
+
+// byAddress reports whether the rule counts some requests by address.
+func byAddress(r ratelimit.Rule) bool {
+	return slices.Contains(r.By, ratelimit.Address) || slices.Contains(r.By, ratelimit.Principal) || slices.Contains(r.By, ratelimit.Credential) || len(r.ByClaims) > 0
 }
 
 // clean reports whether the decoder found no fault at path or below it.

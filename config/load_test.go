@@ -27,6 +27,7 @@ import (
 
 	"github.com/moat-gateway/moat/gateway"
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/bot"
 )
 
 // now is the time of every test.
@@ -35,7 +36,7 @@ var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 // variables are the environment of every test. No message may tell what they hold, so
 // each value has CANARY in it.
 var variables = map[string]string{
-	"GATE_PROOF": "CANARY-proof", "BACKEND": "127.0.0.1:3000", "CERT": "tls.crt", "EMPTY": "", "LINES": "CANARY\r\nX: y", "SLASH_8": "/8",
+	"GATE_PROOF": "CANARY-proof", "TICKET_SECRET": "CANARY-secret-of-32-bytes-or-more", "ALERT_PATH": "CANARY-path", "WEBHOOK_SECRET": "CANARYCANARYCANARYCANARYCANARYCANARYCANARYA=", "BACKEND": "127.0.0.1:3000", "CERT": "tls.crt", "EMPTY": "", "LINES": "CANARY\r\nX: y", "SLASH_8": "/8",
 	"CANARY_TEXT": "CANARY", "CANARY_ORIGIN": "https://CANARY.example/", "CANARY_URL": "http://CANARY:CANARY@CANARY", "CANARY_PATH": "/a/{CANARY}",
 }
 
@@ -91,10 +92,25 @@ func hermetic() Options {
 				return data, nil
 			}
 			switch filepath.Base(name) {
+			case "jwks.json":
+				return []byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`), nil
+			case "datacentres.txt":
+				return []byte("192.0.2.0/24 # documentation\nAS64500\n"), nil
+			case "bad-list.txt":
+				return []byte("192.0.2.0/24\n192.0.2.300\nASx\n"), nil
+			case "asns.tsv":
+				return []byte("198.51.100.0\t198.51.100.255\t64500\tDE\tEXAMPLE\n"), nil
+			case "agent.json":
+				return []byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`), nil
+			case "revoked.txt":
+				return []byte("sub mallory\n"), nil
 			case "token.txt":
 				return []byte("CANARY-token\r\n"), nil
 			case "forbidden.key":
 				return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+			}
+			if strings.HasPrefix(filepath.ToSlash(name), "testdata/openapi/") {
+				return os.ReadFile(name)
 			}
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		},
@@ -224,19 +240,99 @@ func summary(l *Loaded) string {
 	for _, name := range keys(l.Gateway.Upstreams) {
 		u := l.Gateway.Upstreams[name]
 		fmt.Fprintln(&b, "upstream:", name, u.URL, u.PreserveHost, keys(u.Headers), u.DialTimeout, u.ResponseTimeout)
+		if i := u.Identity; len(i.Headers) > 0 {
+			token := ""
+			if i.Token != nil {
+				token = fmt.Sprintf("%+v", *i.Token)
+			}
+			fmt.Fprintf(&b, "  identity: %v %s\n", i.Headers, token)
+		}
+		if p := u.Credential; !p.Zero() {
+			o := p.OAuth
+			fmt.Fprintln(&b, "  credential:", keys(p.Headers), len(p.Bearer), p.Basic.Username, len(p.Basic.Password), keys(p.Query), len(p.Secrets), "echo", p.DangerouslyAllowEcho)
+			fmt.Fprintln(&b, "  oauth:", o.TokenURL, o.ClientID, len(o.ClientSecret), o.Scopes, o.Audience, o.Post)
+		}
+	}
+	if a := l.Gateway.Alerts; a != nil {
+		fmt.Fprintln(&b, "alerts from", a.Instance)
+		for _, w := range a.Webhooks {
+			fmt.Fprintln(&b, "  webhook:", w.Name, w.URL.Host, len(w.Secrets), w.Format, w.Timeout, w.RootCAs != nil, w.DangerouslyAllowNetworks)
+		}
+		for _, r := range a.Rules {
+			fmt.Fprintf(&b, "  rule: %+v\n", r)
+		}
 	}
 	if l.Valkey != nil {
 		fmt.Fprintln(&b, "valkey:", l.Valkey, l.Valkey.DB, l.Valkey.Prefix, l.Valkey.Timeout, l.Valkey.SentinelUsername, len(l.Valkey.Password), len(l.Valkey.SentinelPassword))
 	}
+	if t := l.Gateway.Tickets; t != nil {
+		fmt.Fprintf(&b, "tickets: %d secrets, %d issuers, %s, %d uses, %d bytes, %d origins, limits %+v, challenge %+v %s\n", len(t.Policy.Secrets), len(t.Policy.Issuers),
+			t.Policy.Lifetime, t.Policy.Uses, t.Memory, t.Origins.Len(), t.RateLimits, t.Challenge, t.ChallengeMode)
+	}
+	if o := l.Gateway.Bots; o != nil {
+		p := o.Policy
+		if p.Lists == nil {
+			p.Lists = new(bot.Lists)
+		}
+		fmt.Fprintf(&b, "bots: modes %v challenge %d slow %d for %d tarpit %d, %d for %s, deny %d, systems %v\n", p.Modes, p.Challenge, p.Slow, o.SlowCost, p.Tarpit, o.TarpitAtOnce, o.TarpitFor, p.Deny, p.Lists.ASNs != nil)
+		for _, l := range p.Lists.Lists {
+			fmt.Fprintln(&b, "  list:", l.Name, l.Score)
+		}
+		for _, r := range o.Robots {
+			fmt.Fprintln(&b, "  robot:", r.Name, r.UserAgent, r.Domains, r.Agent, len(r.Keys))
+		}
+	}
+	a := l.Gateway.Callers
+	for _, i := range a.JWT {
+		fmt.Fprintf(&b, "jwt %s: %s %v %v %q, %d bytes of keys, %d of a secret, %d secrets before it, discover %v, types %q leeway %s age %s required %v claims %q %q proof %v revoked %v\n", i.Source, i.Issuer, i.Audiences,
+			i.Algorithms, i.JWKSURL, len(i.JWKS), len(i.Secret), len(i.PastSecrets), i.Discover, i.Types, i.Leeway, i.MaxAge, i.Required, i.ScopeClaim, i.RolesClaim, i.RequireProof, i.Revoked != nil)
+	}
+	for i, k := range a.Keys {
+		fmt.Fprintf(&b, "api key %s: %s in %s\n", k.Source, k.Header, l.KeyFiles[i].Path)
+	}
+	for _, p := range a.Introspection {
+		p.ClientSecret = fmt.Sprint(len(p.ClientSecret))
+		fmt.Fprintf(&b, "introspection: %+v\n", p)
+	}
+	for _, p := range a.Logins {
+		p.ClientSecret, p.Public = fmt.Sprint(len(p.ClientSecret)), nil
+		fmt.Fprintf(&b, "login: %+v\n", p)
+	}
+	a.CSRF.Secrets = nil
+	fmt.Fprintf(&b, "csrf: %+v, for %d origins; %d identity keys\n", a.CSRF, a.Origins.Len(), len(a.IdentityKeys))
 	for _, r := range l.Gateway.Routes {
 		origins := fmt.Sprint(r.Origins.Len(), " origins, patterns ", r.Origins.Patterns(), ", any ", r.Origins.Any())
 		r.Origins = nil
 		fmt.Fprintf(&b, "route: %q on %q to %s: %s\n", r.Name, r.Pattern, r.Upstream, origins)
 		fmt.Fprintf(&b, "  methods %v cors %+v\n  cross-site %+v bounds %+v\n", r.Methods, r.CORS, r.CrossSite, r.Bounds)
+		if r.Fetch != nil {
+			fmt.Fprintf(&b, "  fetch %+v\n", *r.Fetch)
+		}
+		if r.Body != nil {
+			p := *r.Body
+			operations := 0
+			if p.API != nil {
+				operations = len(p.API.Operations())
+			}
+			fmt.Fprintf(&b, "  body: %d operations, schema %v, strict %v, types %v, %d bytes, json %+v, multipart %+v, responses %v\n", operations, p.Schema != nil, p.StrictJSON, p.Types, p.Bytes, p.JSON, p.Multipart, p.Responses)
+		}
 		if len(r.RateLimits) > 0 {
 			fmt.Fprintf(&b, "  cost %+v store down %v limits %+v\n", r.Cost, r.StoreDown, r.RateLimits)
 		}
-		fmt.Fprintf(&b, "  scrub %v pass %v upstream CORS %v encoded slash %v modes", r.ScrubAlso, r.ScrubPass, r.PassUpstreamCORS, r.AllowEncodedSlash)
+		if r.Model != nil {
+			fmt.Fprintf(&b, "  model %+v\n", *r.Model)
+		}
+		if len(r.Budgets) > 0 {
+			fmt.Fprintf(&b, "  budgets %+v in %q\n", r.Budgets, l.SpentFile)
+		}
+		if len(r.Sources) > 0 {
+			fmt.Fprintf(&b, "  auth %v authorize %+v\n", r.Sources, r.Authorize)
+		}
+		fmt.Fprintf(&b, "  anonymous %v csrf %v account %q cookies %+v\n", r.Anonymous, r.CSRF, r.Account, r.Cookies)
+		if r.Tickets != gateway.TicketsOff {
+			fmt.Fprintf(&b, "  tickets %v streamed body %v no script %v\n", r.Tickets, r.StreamedBody, r.NoScript)
+		}
+		fmt.Fprintf(&b, "  scrub %v pass %v upstream CORS %v encoded slash %v caller's credentials %v modes", r.ScrubAlso, r.ScrubPass, r.PassUpstreamCORS, r.AllowEncodedSlash, r.CallerCredentials)
 		for _, k := range guard.Guards() {
 			fmt.Fprint(&b, " ", k, " ", r.Modes[k])
 		}
@@ -275,13 +371,18 @@ func TestEverythingYAMLSetsEveryField(t *testing.T) {
 	}
 }
 
+// filesOnly reports whether nothing can be served with what was loaded.
+func filesOnly(l *Loaded) bool {
+	return len(l.Files) > 0 && len(l.Gateway.Routes)+len(l.Gateway.Upstreams)+len(l.Server.Listeners) == 0 && l.source == nil
+}
+
 func TestBadFilesTellEveryFault(t *testing.T) {
 	for _, name := range glob(t, "testdata/bad/*.yaml") {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			data := read(t, name)
 			l, err := Parse(name, data, hermetic())
 			var faults Faults
-			if !errors.As(err, &faults) || len(faults) == 0 || l != nil {
+			if !errors.As(err, &faults) || len(faults) == 0 || !filesOnly(l) {
 				t.Fatalf("got %v, %v; want Faults", l, err)
 			}
 			if strings.Contains(strings.ReplaceAll(err.Error(), "CANARY_", ""), "CANARY") {
@@ -317,29 +418,49 @@ func TestNoMessageTellsWhatAReferenceStandsFor(t *testing.T) {
 		}
 	}
 	walk(&doc)
-	for _, value := range []string{
-		"CANARY", "https://CANARY", "https://CANARY.example/x", "CANARY:80", "http://CANARY:CANARY@x", "/CANARY", "/{CANARY", "10.0.0.0/CANARY",
-		"CANARYs", "9CANARY", "\"CANARY\"", "\\\"CANARY", "https://*.CANARY:*:1", "GET CANARY", "CANARY\n",
-	} {
-		o := hermetic()
-		o.Getenv = func(name string) (string, bool) { return value, name == "VALUE" }
-		for _, n := range texts {
-			was := *n
-			n.Value, n.Style = "${env:VALUE}", yaml.DoubleQuotedStyle
-			data, err := yaml.Dump(&doc)
-			if err != nil {
-				t.Fatal(err)
-			}
-			*n = was
-			l, err := Parse("moat.yaml", data, o)
-			text := fmt.Sprint(err)
-			if l != nil {
-				text = l.Warnings.Error()
-			}
-			if strings.Contains(strings.ToUpper(text), "CANARY") {
-				t.Errorf("%q in place of %q at %d:%d:\n%s", value, was.Value, was.Line, was.Column, text)
-			}
+	values := []string{
+		"CANARY", "/{CANARY", "\\\"CANARY", "https://CANARY", "https://CANARY.example/x", "CANARY:80", "http://CANARY:CANARY@x", "/CANARY", "10.0.0.0/CANARY",
+		"CANARYs", "9CANARY", "\"CANARY\"", "https://*.CANARY:*:1", "GET CANARY", "CANARY\n",
+	}
+	// Of the values each text meets some, and the texts around it others.
+	some := 5
+	if testing.Short() {
+		some = 1 // the inner loop has a minute for everything
+	}
+	type variant struct {
+		was  yaml.Node
+		data []byte
+	}
+	var variants []variant
+	for _, n := range texts {
+		was := *n
+		n.Value, n.Style = "${env:VALUE}", yaml.DoubleQuotedStyle
+		data, err := yaml.Dump(&doc)
+		if err != nil {
+			t.Fatal(err)
 		}
+		*n = was
+		variants = append(variants, variant{was, data})
+	}
+	for i, value := range values {
+		t.Run(value, func(t *testing.T) {
+			t.Parallel()
+			o := hermetic()
+			o.Getenv = func(name string) (string, bool) { return value, name == "VALUE" }
+			for j, v := range variants {
+				if (i+j)%len(values) >= some {
+					continue
+				}
+				l, err := Parse("moat.yaml", v.data, o)
+				text := fmt.Sprint(err)
+				if err == nil {
+					text = l.Warnings.Error()
+				}
+				if strings.Contains(strings.ToUpper(text), "CANARY") {
+					t.Errorf("%q in place of %q at %d:%d:\n%s", value, v.was.Value, v.was.Line, v.was.Column, text)
+				}
+			}
+		})
 	}
 }
 
@@ -410,10 +531,33 @@ func TestRenewSwapsCertificatesAndSaysWhatNeedsARestart(t *testing.T) {
 	if restart := running.Renew(file("tls.crt", "127.0.0.1:9091")); !slices.Contains(restart, "admin") {
 		t.Errorf("restart for %v, want admin", restart)
 	}
+	remembers := func(bytes int) *Loaded {
+		l := mustLoad(t, base...)
+		l.Gateway.Tickets = &gateway.Tickets{Memory: bytes}
+		return l
+	}
+	if restart := remembers(1 << 20).Renew(remembers(2 << 20)); !slices.Equal(restart, []string{"tickets.memory"}) {
+		t.Errorf("restart for %v, want tickets.memory", restart)
+	}
 	if restart := running.Renew(mustLoad(t, base...)); !slices.Contains(restart, "listen") {
 		t.Errorf("restart for %v, want listen", restart)
 	}
 	if got := serial(running); got != 1 {
 		t.Errorf("certificate %d, want that of the last file that had one", got)
+	}
+}
+
+func TestProcessesThatShareAStoreNeedOneKey(t *testing.T) {
+	lines := []string{
+		"version: 1", "public_origins: [http://localhost:8080]",
+		"upstreams: {app: {url: http://127.0.0.1:3000, identity: {token: {header: X-Id, audience: app}}}}",
+		"routes: [{match: /, upstream: app, auth: public}]",
+		"store: {valkey: 127.0.0.1:6379}",
+	}
+	if text := mustLoad(t, lines...).Warnings.Error(); !strings.Contains(text, "write identity_keys") {
+		t.Errorf("%s", text)
+	}
+	if text := mustLoad(t, lines[:4]...).Warnings.Error(); strings.Contains(text, "identity_keys") {
+		t.Errorf("%s", text)
 	}
 }

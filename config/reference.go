@@ -15,15 +15,15 @@ var (
 )
 
 // expand replaces each ${env:NAME} and ${file:PATH} in a scalar. What they stand for is
-// not looked into again, and is never told.
-func (d *decoder) expand(s, path string) (expanded string, ok bool) {
+// not looked into again, and is never told. The values are those of the references alone.
+func (d *decoder) expand(s, path string) (expanded string, values []string, ok bool) {
 	var b strings.Builder
 	ok = true
 	for {
 		before, rest, found := strings.Cut(s, "${")
 		b.WriteString(before)
 		if !found {
-			return b.String(), ok
+			return b.String(), values, ok
 		}
 		ref, after, closed := strings.Cut(rest, "}")
 		value, reason := d.resolve(ref, closed)
@@ -32,6 +32,7 @@ func (d *decoder) expand(s, path string) (expanded string, ok bool) {
 			ok = false
 		}
 		b.WriteString(value)
+		values = append(values, value)
 		s = after
 	}
 }
@@ -54,7 +55,7 @@ func (d *decoder) resolve(ref string, closed bool) (value, reason string) {
 	}
 	value, ok := d.opts.Getenv(name)
 	if !ok {
-		return "", fmt.Sprintf("the environment variable %s is not set", name)
+		return "", fmt.Sprintf("the environment variable %s is not set; set it where moat is started, or write ${file:PATH}", name)
 	}
 	return value, ""
 }
@@ -65,14 +66,29 @@ var errNoFiles = errors.New("no file can be read here")
 // read reads a file that the configuration names. Its path counts from the
 // configuration's own directory.
 func (d *decoder) read(name string) ([]byte, error) {
+	data, err := d.readTable(name)
+	if err == nil && len(data) > maxFile {
+		return nil, fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	return data, err
+}
+
+// readTable reads a file that may be large: a list, or a table of the whole internet.
+func (d *decoder) readTable(name string) ([]byte, error) {
 	if d.opts.ReadFile == nil {
 		return nil, errNoFiles
 	}
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(filepath.Dir(d.file), name)
-	}
+	name = d.path(name)
 	d.files = append(d.files, name)
 	return d.opts.ReadFile(name)
+}
+
+// path is a path as this machine has it: those in the file count from its directory.
+func (d *decoder) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(d.file), name)
 }
 
 // cannotRead says why a file could not be read.

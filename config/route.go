@@ -46,10 +46,17 @@ func (c *compiler) routes() {
 		set := c.policy(&r.Override, field)
 		c.stateChanges(r, at, set)
 		out := compiledRoute(r, name, set)
+		c.callers(r, at, field, &out)
+		out.Cookies = c.hardened(&r.Override.Cookies, field("cookies"))
+		out.Fetch = c.fetch(r, at)
 		out.RateLimits = c.rateLimits(r, field)
+		out.Model = c.model(r, field)
+		out.Budgets = c.budgets(r, &out, field)
+		out.Body = c.bodies(i, &r.Override.Body, field)
 		out.StoreDown = c.storeDown(r.Override.StoreDown, field("store_down"))
 		c.out.Gateway.Routes = append(c.out.Gateway.Routes, out)
 	}
+	c.operations(mux)
 }
 
 // label is the route's name in logs, metrics and tests.
@@ -66,7 +73,7 @@ func refer[V any](c *compiler, path, block, name string, known map[string]V) {
 func compiledRoute(r *route, name string, set *web.OriginSet) gateway.Route {
 	p := &r.Override
 	out := gateway.Route{
-		Name: name, Pattern: r.Match, Upstream: r.Upstream, Auth: gateway.AuthPublic, Origins: set, Methods: slices.Clone(p.Methods),
+		Name: name, Pattern: r.Match, Upstream: r.Upstream, Origins: set, Methods: slices.Clone(p.Methods),
 		CORS: cors.Policy{
 			Credentials: p.CORS.Credentials, RequestHeaders: p.CORS.RequestHeaders, ExposedHeaders: p.CORS.ExposedHeaders, MaxAge: p.CORS.MaxAge,
 		},
@@ -82,12 +89,18 @@ func compiledRoute(r *route, name string, set *web.OriginSet) gateway.Route {
 	if p.CORS.MaxAge == 0 {
 		out.CORS.MaxAge = -1 // written as 0s: forbids remembering
 	}
-	out.Cost = gateway.Cost{Request: p.Cost.Request, Refused: p.Cost.Refused, Preflight: p.Cost.Preflight}
+	out.Cost = gateway.Cost{Request: p.Cost.Request, FailedAuth: p.Cost.FailedAuth, Refused: p.Cost.Refused, Preflight: p.Cost.Preflight}
 	if p.Cost.Request == 0 {
 		out.Cost.Request = -1 // written as 0: costs nothing
 	}
+	out.CallerCredentials = callerCredentials(p.CallerCredentials)
 	out.Modes[guard.Scrub], out.Modes[guard.CORS], out.Modes[guard.Bounds] = p.Modes.Scrub, p.Modes.CORS, p.Modes.Bounds
-	out.Modes[guard.CrossSite], out.Modes[guard.RateLimit] = p.Modes.CrossSite, p.Modes.RateLimit
+	out.Modes[guard.CrossSite], out.Modes[guard.RateLimit], out.Modes[guard.Ticket] = p.Modes.CrossSite, p.Modes.RateLimit, p.Modes.Ticket
+	out.Modes[guard.Identity], out.Modes[guard.CSRF], out.Modes[guard.Authorization], out.Modes[guard.Cookie] = p.Modes.Identity, p.Modes.CSRF, p.Modes.Authorization, p.Modes.Cookie
+	out.Modes[guard.Bot], out.Modes[guard.Budget], out.Modes[guard.Body] = p.Modes.Bot, p.Modes.Budget, p.Modes.Body
+	out.Account = p.Account
+	out.Tickets, out.StreamedBody = ticketUse(p.Tickets.Use), p.Tickets.StreamedBody == "allow"
+	out.NoScript = p.Tickets.NoScript == "allow" && out.Tickets == gateway.TicketsRequired
 	return out
 }
 
@@ -137,6 +150,9 @@ func (c *compiler) match(mux *http.ServeMux, i int) {
 		return
 	case strings.Contains(rest, "//") || cleaned(rest) != rest:
 		c.fault(at, r.Match, "the path is not in its plain form, so nothing matches it; remove dot segments and empty segments")
+		return
+	case strings.HasPrefix(rest, gateway.OwnPath):
+		c.fault(at, r.Match, "the gate itself answers below "+gateway.OwnPath+"; choose another path")
 		return
 	case method != "" && !c.method(at, r.Match, method):
 		return

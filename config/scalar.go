@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
@@ -55,7 +56,7 @@ var (
 // scalars are the types that are written as one scalar.
 var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[bool]():            {"true or false", []string{"!!bool"}, parseBool},
-	reflect.TypeFor[int]():             {"a number", []string{"!!int"}, parseInt},
+	reflect.TypeFor[int]():             {"a whole number, in digits alone", []string{"!!int"}, parseInt},
 	reflect.TypeFor[string]():          {"a text", text, parseString},
 	reflect.TypeFor[guard.Mode]():      {"a mode", text, parseMode},
 	reflect.TypeFor[address]():         {"an address such as 127.0.0.1:8080", number, parseAddress},
@@ -64,7 +65,10 @@ var scalars = map[reflect.Type]scalar{
 	durationType:                       {"a duration such as 30s", number, parseDuration},
 	sizeType:                           {"a size such as 10MiB", number, parseSize},
 	reflect.TypeFor[ratelimit.Limit](): {"a limit such as 60/m burst 20", text, parseLimit},
+	reflect.TypeFor[budget.Money]():    {"an amount of money such as 0.05", []string{"!!float", "!!int", "!!str"}, parseMoney},
 	reflect.TypeFor[factor]():          {"a whole number", number, parseFactor},
+	reflect.TypeFor[price]():           {"a price such as 0.25", []string{"!!str", "!!int", "!!float"}, parsePrice},
+	thresholdType:                      {"a number such as 100, or a share such as 20%", number, parseThreshold},
 	secretType:                         {"a reference to a secret", text, parseSecret},
 }
 
@@ -110,7 +114,7 @@ func parseFactor(s string, f field) (any, string) {
 
 func parseString(s string, f field) (any, string) { return s, checkEnum(s, f) }
 
-func parseSecret(s string, _ field) (any, string) { return Secret{s}, "" }
+func parseSecret(s string, _ field) (any, string) { return Secret{text: s}, "" }
 
 func parseMode(s string, f field) (any, string) {
 	var m guard.Mode
@@ -120,14 +124,20 @@ func parseMode(s string, f field) (any, string) {
 	return m, ""
 }
 
+// isWord reports whether s is the word. One that ends in NAME stands for all that begin so.
+func isWord(s, word string) bool {
+	prefix, open := strings.CutSuffix(word, "NAME")
+	return s == word || open && len(s) > len(prefix) && strings.HasPrefix(s, prefix)
+}
+
 func checkEnum(s string, f field) string {
-	if len(f.enum) == 0 || slices.Contains(f.enum, s) {
+	if len(f.enum) == 0 || slices.ContainsFunc(f.enum, func(word string) bool { return isWord(s, word) }) {
 		return ""
 	}
 	if len(f.enum) == 1 {
 		return "this version of moat knows only " + oneOf(f.enum)
 	}
-	return "write " + oneOf(f.enum) + didYouMean(s, slices.Values(f.enum))
+	return "write " + oneOf(f.enum) + DidYouMean(s, slices.Values(f.enum))
 }
 
 func parseAddress(s string, f field) (any, string) {
@@ -226,7 +236,7 @@ func nearSize(s string, f field) string {
 		}
 		return fmt.Sprintf("; did you mean %q?", m[1]+strings.ToUpper(m[2])+binary+"B")
 	}
-	return didYouMean(s, slices.Values([]string{f.or}))
+	return DidYouMean(s, slices.Values([]string{f.or}))
 }
 
 func (f field) checkBounds(n int64) string {

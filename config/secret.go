@@ -10,7 +10,11 @@ import (
 const hidden = "[secret]"
 
 // Secret is a text that does not print. Only Reveal gives it away.
-type Secret struct{ text string }
+type Secret struct {
+	text string
+	// parts are what the references in it stand for; the text around them need not be secret.
+	parts []string
+}
 
 // Reveal returns the text.
 func (s Secret) Reveal() string { return s.text }

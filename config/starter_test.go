@@ -8,7 +8,7 @@ import (
 )
 
 func TestStartersWorkAsTheyAre(t *testing.T) {
-	if got, want := Starters(), []string{"app", "behind-proxy", "dev", "public-api", "webhook"}; !slices.Equal(got, want) {
+	if got, want := Starters(), []string{"app", "behind-proxy", "dev", "public-ai", "public-api", "users", "webhook"}; !slices.Equal(got, want) {
 		t.Errorf("starters %v, want %v", got, want)
 	}
 	for _, name := range Starters() {
@@ -17,7 +17,7 @@ func TestStartersWorkAsTheyAre(t *testing.T) {
 			if !ok {
 				t.Fatal("not there")
 			}
-			l, err := Parse("moat.yaml", data, Options{})
+			l, err := Parse("moat.yaml", data, Options{Getenv: func(string) (string, bool) { return "the provider's key", true }})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,18 +16,22 @@ func (r *report) didYouMean(word string, known iter.Seq[string]) string {
 	if len(r.faults) > maxSuggestions {
 		return ""
 	}
-	return didYouMean(word, known)
+	return DidYouMean(word, known)
 }
 
-// didYouMean is "; did you mean …?" with the known word that is nearest to word, or ""
+// DidYouMean is "; did you mean …?" with the known word that is nearest to word, or ""
 // if none is near.
-func didYouMean(word string, known iter.Seq[string]) string {
+func DidYouMean(word string, known iter.Seq[string]) string {
 	best, least := "", 3
 	if len(word) < 4 {
 		least = 2
 	}
 	for k := range known {
-		if d := distance(plain(word), plain(k)); d < least || d == least && best != "" && k < best {
+		d := distance(plain(word), plain(k))
+		if d == 2 && len(word) < 6 && !strings.HasPrefix(k, word[:min(len(word), 1)]) {
+			continue // two letters of a short word make another one of it, such as zone of money
+		}
+		if d < least || d == least && best != "" && k < best {
 			best, least = k, d
 		}
 	}

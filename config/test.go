@@ -2,11 +2,9 @@ package config
 
 import (
 	"cmp"
-	"crypto/tls"
 	"fmt"
 	"maps"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,6 +14,8 @@ import (
 
 	"github.com/moat-gateway/moat/gateway"
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/identity"
+	"github.com/moat-gateway/moat/guard/identity/assume"
 )
 
 // allow is what a Test expects of a request that reaches the upstream.
@@ -25,7 +25,7 @@ const allow = "allow"
 func expectable() []string {
 	codes := []string{allow, guard.CORSPreflightApproved.String()}
 	for _, r := range guard.Reasons() {
-		if r.Status() != 0 && r.Step() != guard.Wire && r.Step() != guard.Upstream && r.Step() != guard.RateLimit && r != guard.BodyTooSlow {
+		if r.Status() != 0 && r.Step() != guard.Wire && r.Step() != guard.Upstream && r.Step() != guard.RateLimit && r.Step() != guard.Budget && r != guard.BodyTooSlow {
 			codes = append(codes, r.String())
 		}
 	}
@@ -44,6 +44,9 @@ func (c *compiler) test(i int) {
 			reason = "no request is refused with this code by its head alone"
 		}
 		c.fault(join(at, "expect"), t.Expect, reason+c.didYouMean(t.Expect, slices.Values(expectable())))
+	}
+	if _, known := guard.ParseReason(t.Reports); !known && t.Reports != "" {
+		c.fault(join(at, "reports"), t.Reports, "not the code of a reason"+c.didYouMean(t.Reports, slices.Values(expectable())))
 	}
 	if t.Request.URL != "" {
 		u, err := url.Parse(t.Request.URL)
@@ -69,6 +72,12 @@ func (c *compiler) test(i int) {
 	if _, ok := c.byName[t.Route]; !ok && t.Route != "" {
 		c.fault(join(at, "route"), t.Route, "no route has this name"+c.didYouMean(t.Route, maps.Keys(c.byName)))
 	}
+	if as := t.Request.As; as.Auth != "" {
+		if _, known := c.f.Auth[as.Auth]; !known {
+			c.fault(join(join(req, "as"), "auth"), as.Auth, "none of the auth has this name"+c.didYouMean(as.Auth, maps.Keys(c.f.Auth)))
+		}
+		t.Request.As.method = c.f.Auth[as.Auth].method()
+	}
 	t.at = c.describe(at, t.Name, "")
 	c.out.Tests = append(c.out.Tests, *t)
 }
@@ -76,11 +85,12 @@ func (c *compiler) test(i int) {
 // Run asks g what it would do with the request, and returns a Fault if that is not what
 // the test expects.
 func (t Test) Run(g *gateway.Gateway) error {
-	r, err := t.Request.build()
+	q := t.Request
+	r, err := gateway.Vector{Method: q.Method, URL: q.URL, Headers: q.Headers, From: q.From}.Request()
 	if err != nil {
 		return t.failed(err.Error())
 	}
-	v := g.Decide(r)
+	v := g.Decide(r, gateway.Assumed{Ticket: q.Ticket, CSRF: q.CSRF, Caller: q.As.principal()})
 	got := allow
 	if v.Decision.Ends() {
 		got = v.Decision.Reason.String()
@@ -88,6 +98,8 @@ func (t Test) Run(g *gateway.Gateway) error {
 	switch {
 	case got != t.Expect:
 		return t.failed(fmt.Sprintf("expected %s, got %s", t.Expect, got) + because(t.Expect, v))
+	case t.Reports != "" && !slices.ContainsFunc(v.Reports, func(d guard.Decision) bool { return d.Reason.String() == t.Reports }):
+		return t.failed(fmt.Sprintf("expected a report of %s, got %s", t.Reports, reports(v)))
 	case t.Route != "" && t.Route != v.Route:
 		return t.failed(fmt.Sprintf("expected route %q, got %q", t.Route, v.Route))
 	}
@@ -98,6 +110,15 @@ func (t Test) failed(reason string) error {
 	f := t.at
 	f.Reason = reason
 	return f
+}
+
+// reports are the codes of what was only recorded.
+func reports(v gateway.Verdict) string {
+	var codes []string
+	for _, d := range v.Reports {
+		codes = append(codes, d.Reason.String())
+	}
+	return cmp.Or(strings.Join(codes, ", "), "none")
 }
 
 // because says what the gate saw.
@@ -119,32 +140,27 @@ func because(expected string, v gateway.Verdict) string {
 	return b.String()
 }
 
-// build makes the request that a server would have read.
-func (t TestRequest) build() (*http.Request, error) {
-	u, err := url.Parse(t.URL)
-	if err != nil {
-		return nil, err
+// principal is the caller that a test takes for granted, or nil.
+func (c testCaller) principal() *identity.Principal {
+	if c.Auth == "" {
+		return nil
 	}
-	r := &http.Request{
-		Method: t.Method, URL: &url.URL{Path: cmp.Or(u.Path, "/"), RawPath: u.RawPath, RawQuery: u.RawQuery}, Host: u.Host,
-		RequestURI: u.RequestURI(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header), Body: http.NoBody, RemoteAddr: netip.AddrPortFrom(t.From, 1).String(),
+	claims := make(map[string]any)
+	for name, value := range c.Claims {
+		claims[name] = claimValue(value)
 	}
-	if u.Scheme == "https" {
-		r.TLS = &tls.ConnectionState{}
+	return assume.Principal(assume.Who{Source: c.Auth, Subject: c.Subject, Method: c.method, Scopes: c.Scopes, Roles: c.Roles, Claims: claims})
+}
+
+// method is how the callers of an auth are identified.
+func (a auth) method() identity.Method {
+	switch {
+	case a.APIKey.File != "":
+		return identity.APIKey
+	case a.Introspection.URL != "":
+		return identity.Introspection
+	case a.Login.Issuer != "":
+		return identity.Session
 	}
-	for name, value := range t.Headers {
-		switch name = http.CanonicalHeaderKey(name); name {
-		case "Host":
-			r.Host = value
-		case "Content-Length":
-			if r.ContentLength, err = strconv.ParseInt(value, 10, 64); err != nil {
-				return nil, err
-			}
-		}
-		if name != "Host" {
-			r.Header[name] = append(r.Header[name], value)
-		}
-	}
-	return r, nil
+	return identity.JWT
 }

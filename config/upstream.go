@@ -9,19 +9,35 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/moat-gateway/moat/gateway"
+	"github.com/moat-gateway/moat/guard/credential"
 	"github.com/moat-gateway/moat/web"
 )
 
 func (c *compiler) upstream(name string) {
 	u, path := c.f.Upstreams[name], join("upstreams", name)
 	out := gateway.Upstream{
-		URL: c.upstreamURL(join(path, "url"), u.URL), PreserveHost: u.PreserveHost, Headers: make(map[string]string),
+		URL: c.upstreamURL(join(path, "url"), u.URL), PreserveHost: u.PreserveHost,
 		DialTimeout: u.DialTimeout, ResponseTimeout: u.ResponseTimeout,
 	}
-	seen := make(map[string]bool)
-	for _, h := range keys(u.Headers) {
-		at, folded, value := join(join(path, "headers"), h), web.FoldName(h), u.Headers[h].Reveal()
+	out.Headers = c.headers(join(path, "headers"), path, u.Headers, &out.Credential)
+	c.credential(path, &u, &out)
+	c.told(path, &u, &out)
+	if out.URL != nil {
+		if c.out.Gateway.Upstreams == nil {
+			c.out.Gateway.Upstreams = make(map[string]gateway.Upstream)
+		}
+		c.out.Gateway.Upstreams[name] = out
+	}
+}
+
+// headers judges the headers at a path that moat sets for an upstream.
+func (c *compiler) headers(path, upstream string, list map[string]Secret, p *credential.Policy) map[string]string {
+	out, seen := make(map[string]string), make(map[string]bool)
+	for _, h := range keys(list) {
+		at, folded, value := join(path, h), web.FoldName(h), list[h].Reveal()
 		switch {
+		case value == "": // the decoder has complained
+			continue
 		case seen[folded]:
 			c.fault(at, "", "set twice: upstreams take upper and lower case, and - _ . in header names, for the same")
 		case folded == "host":
@@ -31,16 +47,12 @@ func (c *compiler) upstream(name string) {
 		case !httpguts.ValidHeaderFieldValue(value):
 			c.fault(at, "", "the value holds a control character")
 		}
+		c.secret(at, list[h], p)
 		seen[folded] = true
-		out.Headers[h] = value
-		c.owned[folded] = path
+		out[h] = value
+		c.owned[folded] = upstream
 	}
-	if out.URL != nil {
-		if c.out.Gateway.Upstreams == nil {
-			c.out.Gateway.Upstreams = make(map[string]gateway.Upstream)
-		}
-		c.out.Gateway.Upstreams[name] = out
-	}
+	return out
 }
 
 // ours are the request headers, folded, that no configuration sets.

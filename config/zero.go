@@ -2,11 +2,13 @@ package config
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -25,8 +27,16 @@ type ZeroConfig struct {
 	Listen, Admin string
 	// AllowHeaders are request headers that script may set, beside the default ones.
 	AllowHeaders []string
+	// Credential are headers that moat sets in the place of the caller's, as
+	// "Authorization: Bearer ${env:NAME}". Their secrets are references.
+	Credential []string
 	// Credentials lets pages send cookies.
 	Credentials bool
+	// Preset is the name of the starter file into which the flags are put; empty, none.
+	Preset string
+	// Models are those that the preset's page may call, and what a million tokens of input and output
+	// cost, as "NAME=0.25/2"; empty, those of the preset.
+	Models []string
 	// RateLimit is what each client may ask for, such as "60/m burst 20"; empty, no limit.
 	RateLimit string
 	// Browserless is "allow" or "deny"; empty, "deny".
@@ -35,13 +45,23 @@ type ZeroConfig struct {
 	Report bool
 }
 
+// credentialPath is where a file has what --credential says.
+const credentialPath = "upstreams.upstream.credential.headers" //nolint:gosec // a path of the file.
+
 // flags are the paths of a file and the flags of `moat run` that they come from.
 var flags = []struct{ path, flag string }{
+	{credentialPath, "--credential"},
+	{"upstreams.model.credential", "--credential"},
 	{"upstreams", "--upstream"},
 	{"public_origins", "--public-origin"},
 	{"listen", "--listen"},
 	{"admin", "--admin"},
 	{"rate_limits", "--rate-limit"},
+	{"models", "--model"},
+	{"policies.page.origins", "--origin"},
+	{"policies.page.cors.request_headers", "--allow-header"},
+	{"policies.page.cors.credentials", "--credentials"},
+	{"policies.page.browserless", "--browserless"},
 	{"routes[0].origins", "--origin"},
 	{"routes[0].cors.request_headers", "--allow-header"},
 	{"routes[0].cors.credentials", "--credentials"},
@@ -58,32 +78,40 @@ func flagOf(path string) string {
 }
 
 // Zero is Parse for flags. Its faults name a flag, and no file.
-func Zero(z ZeroConfig) (*Loaded, error) {
+func Zero(z ZeroConfig, o Options) (*Loaded, error) {
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
 	root := defaultOf[file]()
-	d := &decoder{report: report{at: make(map[string]position), flag: flagOf}, root: &root}
+	d := &decoder{report: report{at: make(map[string]position), flag: flagOf}, root: &root, opts: o}
+	if z.Preset != "" && !slices.Contains(Presets(), z.Preset) {
+		return nil, Faults{{What: "--preset", Value: z.Preset, Reason: "no such preset; there is " + strings.Join(Presets(), ", ")}}
+	}
 	public, reason := z.publicOrigins(string(root.Listen[0].Address))
 	if reason != "" {
 		d.fault("public_origins", "", reason)
 	}
 	var n yaml.Node
-	if err := n.Encode(z.file(public)); err != nil {
+	if err := n.Encode(z.file(public, z.credential(d), z.models(d))); err != nil {
 		return nil, err
 	}
 	d.value(&n, reflect.ValueOf(d.root).Elem(), "", field{})
+	if z.Preset != "" && len(z.Models) == 0 {
+		d.warn("models", "", "missing: only "+oneOf(keys(root.Models))+" can be called, and budgets count its tokens at example prices; name your provider's model, and what a million tokens of input and output cost, such as --model gpt-5-mini=0.25/2")
+	}
 	return d.compile()
 }
 
 // file is the file that the flags stand for.
-func (z ZeroConfig) file(publicOrigins []string) map[string]any {
+func (z ZeroConfig) file(publicOrigins []string, credential, models map[string]any) map[string]any {
+	f, up, route := z.preset()
+	f["version"], f["public_origins"] = 1, publicOrigins
 	headers := defaultOf[policy]().CORS.RequestHeaders
-	up := make(map[string]any)
-	route := map[string]any{
-		"match": "/", "name": "all", "upstream": "upstream", "auth": "public", "origins": added(nil, z.Origins...),
-		"cors": map[string]any{"credentials": z.Credentials, "request_headers": added(headers, z.AllowHeaders...)},
+	if z.Preset != "" {
+		headers = added(headers, "*") // as it has
 	}
-	f := map[string]any{
-		"version": 1, "public_origins": publicOrigins, "upstreams": map[string]any{"upstream": up}, "routes": []any{route},
-	}
+	route["origins"] = added(nil, z.Origins...)
+	route["cors"] = map[string]any{"credentials": z.Credentials, "request_headers": added(headers, z.AllowHeaders...)}
 	// What is empty is left out, so that the default holds.
 	for _, o := range []struct {
 		block       map[string]any
@@ -93,15 +121,96 @@ func (z ZeroConfig) file(publicOrigins []string) map[string]any {
 			o.block[o.name] = o.value
 		}
 	}
+	if len(credential) > 0 {
+		up["credential"] = map[string]any{"headers": credential}
+	}
 	if z.RateLimit != "" {
-		f["rate_limits"] = map[string]any{"client": z.RateLimit}
-		route["rate_limits"] = "client"
+		limits, _ := f["rate_limits"].(map[string]any)
+		name := "client"
+		if limits["visitor"] != nil {
+			name = "visitor" // the preset's
+		}
+		limits[name] = z.RateLimit
+		route["rate_limits"] = slices.Sorted(maps.Keys(limits))
+	}
+	if len(z.Models) > 0 {
+		f["models"] = models
 	}
 	if z.Report {
-		route["modes"] = map[string]any{"scrub": "report", "cors": "report", "bounds": "report", "cross_site": "report", "rate_limit": "report"}
+		report := make(map[string]any)
+		for _, guard := range fieldNames(fields[reflect.TypeFor[modes]()]) {
+			report[guard] = "report"
+		}
+		route["modes"] = report
 	}
 	return f
 }
+
+// models are those of --model, by name. What is no price the decoder complains about.
+func (z ZeroConfig) models(d *decoder) map[string]any {
+	models := make(map[string]any)
+	for _, text := range z.Models {
+		name, prices, _ := strings.Cut(text, "=")
+		input, output, ok := strings.Cut(prices, "/")
+		switch {
+		case z.Preset == "":
+			d.fault("models", text, "calls to models are read and bounded with --preset public-ai alone, or with --config")
+		case !ok || name == "" || input == "" || output == "":
+			d.fault("models", text, "not a model and its prices; write NAME=INPUT/OUTPUT, what a million tokens of each cost, such as gpt-5-mini=0.25/2")
+		case models[name] != nil:
+			d.fault("models", text, "has its prices twice")
+		default:
+			models[name] = map[string]any{"input": input, "output": output}
+		}
+	}
+	return models
+}
+
+// credential are the headers of --credential, by name.
+func (z ZeroConfig) credential(d *decoder) map[string]any {
+	const example = `'Authorization: Bearer ${env:NAME}'`
+	headers := make(map[string]any)
+	for _, text := range z.Credential {
+		name, value, ok := strings.Cut(text, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case !ok || strings.Contains(name, "$"):
+			d.fault(credentialPath, "", "not a header; write it as "+example)
+		case !references.MatchString(value):
+			d.fault(credentialPath, "", "a secret must not stand on the command line, where every program of this machine can read it; put it into the environment variable NAME and write "+example+", in single quotes, or the shell replaces it; ${file:PATH} reads it from a file")
+		case headers[name] != nil:
+			d.fault(credentialPath, "", "sets the same header twice")
+		default:
+			headers[name] = value
+		}
+	}
+	return headers
+}
+
+// preset is the file before the flags are put in, its upstream, and what says which pages may
+// call: a policy, or a route.
+func (z ZeroConfig) preset() (f, up, page map[string]any) {
+	if z.Preset == "" {
+		up, page = make(map[string]any), map[string]any{"match": "/", "name": "all", "upstream": "upstream", "auth": "public"}
+		return map[string]any{"upstreams": map[string]any{"upstream": up}, "routes": []any{page}, "rate_limits": make(map[string]any)}, up, page
+	}
+	text, _ := Starter(z.Preset)
+	if err := yaml.Load(text, &f); err != nil {
+		panic(err) // it is embedded
+	}
+	// These are about the origins of the file, and about what stands in front of it there.
+	delete(f, "tests")
+	delete(f, "trusted_proxies")
+	upstreams, _ := f["upstreams"].(map[string]any)
+	up, _ = upstreams["model"].(map[string]any)
+	delete(up, "url")
+	policies, _ := f["policies"].(map[string]any)
+	page, _ = policies["page"].(map[string]any)
+	return f, up, page
+}
+
+// Presets returns the names of the starter files that flags can be put into.
+func Presets() []string { return []string{"public-ai"} }
 
 // publicOrigins are the origins that are named, and those under which this machine
 // itself reaches the address that it listens on; or it says what is missing.

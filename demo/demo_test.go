@@ -583,11 +583,20 @@ func TestCloseLeavesNothingListening(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Errorf("the second Close: %v", err)
 	}
+	// A goroutine whose connection is closed takes a moment to end.
 	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	for _, f := range []string{"demo.(*Demo)", "demo.backend", "http.(*Server)"} {
-		if strings.Contains(string(stacks), f) {
-			t.Errorf("%s still runs after Close:\n%s", f, stacks)
+	running := func() string {
+		stacks = stacks[:runtime.Stack(stacks[:cap(stacks)], true)]
+		for _, f := range []string{"demo.(*Demo)", "demo.backend", "http.(*Server)"} {
+			if strings.Contains(string(stacks), f) {
+				return f
+			}
+		}
+		return ""
+	}
+	for end := time.Now().Add(30 * time.Second); running() != ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s still runs after Close:\n%s", running(), stacks)
 		}
 	}
 }

@@ -17,13 +17,23 @@ import (
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/assertion"
+	"github.com/moat-gateway/moat/guard/authorization"
+	"github.com/moat-gateway/moat/guard/body"
 	"github.com/moat-gateway/moat/guard/bounds"
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/guard/clientaddr"
+	"github.com/moat-gateway/moat/guard/cookie"
 	"github.com/moat-gateway/moat/guard/cors"
+	"github.com/moat-gateway/moat/guard/credential"
 	"github.com/moat-gateway/moat/guard/crosssite"
+	"github.com/moat-gateway/moat/guard/csrf"
+	"github.com/moat-gateway/moat/guard/identity"
+	"github.com/moat-gateway/moat/guard/identity/session"
+	"github.com/moat-gateway/moat/guard/model"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/guard/scrub"
-	"github.com/moat-gateway/moat/store/memory"
+	"github.com/moat-gateway/moat/guard/ticket"
 	"github.com/moat-gateway/moat/web"
 )
 
@@ -48,8 +58,29 @@ type Config struct {
 	// SharedLimits is the store that processes share their rate limits through; nil keeps
 	// them in this one. The gate does not close it.
 	SharedLimits ratelimit.Store
+	// Spent keeps what has been spent of budgets; nil keeps it in this process, which forgets it when
+	// it ends. The gate does not close it.
+	Spent budget.Store
+	// Tickets is what routes that ask for tickets share; nil if none does.
+	Tickets *Tickets
+	// Bots says what becomes of clients that look like programs; nil if nobody looks.
+	Bots *Bots
+	// Callers is how callers say who they are; nil if nobody is asked.
+	Callers *Callers
+	// Alerts is what somebody is told about; nil if nobody is.
+	Alerts *Alerts
 	// Overrides names the dangerous settings in force, for the log and the metrics.
 	Overrides []string
+	// Observe, if set, is told what the gate decides about each request: before it is forwarded
+	// or answered, and once more if something ends or changes it after that, such as an upstream
+	// that does not answer. It is called by the request's own goroutine, must not change what it
+	// is given, and holds the request up for as long as it runs. What a request brings is as
+	// secret as the request is.
+	Observe func(*http.Request, Verdict)
+	// Transport, if set, stands around the transport of each upstream, by name. It gets requests
+	// as the upstream will, credentials included, owns their headers, and must pass the body of an
+	// answer with status 101 on as it is.
+	Transport func(upstream string, next http.RoundTripper) http.RoundTripper
 }
 
 // Upstream is a backend.
@@ -61,6 +92,10 @@ type Upstream struct {
 	PreserveHost bool
 	// Headers are set on each request. Clients cannot send them.
 	Headers map[string]string
+	// Credential is put into each request in the place of the caller's.
+	Credential credential.Policy
+	// Identity is what the upstream is told about the caller.
+	Identity assertion.Policy
 	// DialTimeout bounds connecting, TLS included; 0 means 5 s.
 	DialTimeout time.Duration
 	// ResponseTimeout bounds the wait for the head of the answer; 0 means 60 s.
@@ -76,6 +111,8 @@ const (
 	AuthUnset Auth = iota
 	// AuthPublic identifies nobody.
 	AuthPublic
+	// AuthRequired identifies callers by the route's Sources.
+	AuthRequired
 )
 
 // Route is what is served, to whom, and from where.
@@ -84,10 +121,24 @@ type Route struct {
 	Name string
 	// Pattern is a pattern of net/http.ServeMux: "[METHOD ][HOST]/[PATH]".
 	Pattern string
-	// Upstream names where the route's requests go.
+	// Upstream names where the route's requests go; or Fetch says what is fetched for them.
 	Upstream string
+	Fetch    *Fetch
 	// Auth must be written.
 	Auth Auth
+	// Sources are those of Config.Callers whose word counts here.
+	Sources []string
+	// Anonymous lets requests pass that show no credentials.
+	Anonymous bool
+	// Authorize says which of the callers that are known may call. Its Pattern is filled in.
+	Authorize authorization.Policy
+	// CSRF is what the route does about requests that no session makes.
+	CSRF CSRFUse
+	// Cookies hardens what the upstream sets.
+	Cookies cookie.Policy
+	// Account is where a request names the account that somebody wants to get into: a field, or
+	// "basic" for the user of Basic credentials. "" names none.
+	Account string
 	// Origins lists the pages that may call: for CORS, for cross-site requests and for
 	// WebSockets alike.
 	Origins *web.OriginSet
@@ -100,12 +151,26 @@ type Route struct {
 	RateLimits []ratelimit.Rule
 	// Cost is what a request takes from the rate limits.
 	Cost Cost
+	// Model is what calls may ask of a provider of language models; nil if the upstream is none.
+	Model *model.Policy
+	// Budgets are those that hold here. Routes that name the same one share it.
+	Budgets []budget.Rule
 	// StoreDown is what holds while SharedLimits does not answer.
 	StoreDown ratelimit.Down
+	// Tickets is what the route does with tickets.
+	Tickets TicketUse
+	// StreamedBody accepts bodies that a ticket's proof does not cover, as its token says.
+	StreamedBody bool
+	// NoScript gives browsers without script a way in that is slower and good for less.
+	NoScript bool
+	// Body says what parameters and bodies are like; nil looks into none.
+	Body *body.Policy
 	// Methods are the allowed ones; a method in Pattern narrows them.
 	Methods []string
 	// ScrubAlso and ScrubPass change the set of headers that clients may not send.
 	ScrubAlso, ScrubPass []string
+	// CallerCredentials says what becomes of the caller's Authorization and cookies.
+	CallerCredentials CallerCredentials
 	// PassUpstreamCORS leaves the upstream's Access-Control-* headers in its answers.
 	PassUpstreamCORS bool
 	// AllowEncodedSlash lets %2F and %5C stand in paths.
@@ -118,6 +183,9 @@ type Route struct {
 type Cost struct {
 	// Request is what one costs that passes; 0 stands for 1, and a negative cost for nothing.
 	Request int
+	// FailedAuth is what one costs whose credentials are wrong; and, on a route with an
+	// Account, one that the upstream answers with 401 or 403.
+	FailedAuth int
 	// Refused is what one costs that another guard of the route refuses, and Preflight what
 	// a preflight costs. They take what room there is, and change no answer.
 	Refused, Preflight int
@@ -135,27 +203,59 @@ type state struct {
 	only       *route // if one route matches everything
 	upstreams  map[string]*upstream
 	shared     ratelimit.Store // or nil
-	overrides  []string
-	unrouted   *routeStats
+	spent      budget.Store
+	// budgetRules are those that some route has.
+	budgetRules []budget.Rule
+	tickets     *tickets // or nil
+	bots        *bots    // or nil
+	auth        *auth
+	own         []*route // what the gate itself answers
+	ownMux      *http.ServeMux
+	overrides   []string
+	unrouted    *routeStats
+	observe     func(*http.Request, Verdict) // or nil
+	obs         *observer
 }
 
 // route is a compiled Route. It is an http.Handler only so that a ServeMux can hold it.
 type route struct {
-	name         string
-	upstream     *upstream
-	scrub        *scrub.Guard
-	cors         *cors.Guard
-	bounds       *bounds.Guard
-	crosssite    *crosssite.Guard
-	limits       *ratelimit.Guard // nil if nothing is limited
-	rules        []ratelimit.Rule // what limits was made of
-	methods      []string
-	cost         Cost
-	modes        guard.Modes
-	passCORS     bool
-	encodedSlash bool
-	slashes      int // in the pattern's path
-	stats        *routeStats
+	name      string
+	upstream  *upstream
+	fetch     *fetcher // in the place of upstream
+	scrub     *scrub.Guard
+	cors      *cors.Guard
+	bounds    *bounds.Guard
+	crosssite *crosssite.Guard
+	// limits are those by what is known of any request, and those by who makes it; nil if there are none.
+	limits        [2]*ratelimit.Guard
+	rules         []ratelimit.Rule // what they were made of
+	identity      *identity.Guard  // nil if nobody is asked
+	sources       []string         // whose word counts
+	keyHeader     string           // that holds an API key, or ""
+	login         *session.Guard   // where browsers sign in, or nil
+	authorization *authorization.Guard
+	budgets       *budget.Guard // or nil
+	model         *model.Guard  // or nil
+	body          *body.Guard   // or nil
+	csrf          CSRFUse
+	sideEffects   bool
+	cookies       *cookie.Guard
+	account       string
+	methods       []string
+	cost          Cost
+	tickets       TicketUse
+	streamedBody  bool
+	noScript      bool
+	answer        answerer // of a route that has no upstream
+	modes         guard.Modes
+	passCORS      bool
+	stripCaller   bool // the caller's credentials end here
+	stripShown    bool // those that it shows on purpose do
+	stripKeys     bool // API keys do
+	exchange      bool // a session becomes the provider's token
+	encodedSlash  bool
+	slashes       int // in the pattern's path
+	stats         *routeStats
 }
 
 func (*route) ServeHTTP(http.ResponseWriter, *http.Request) {
@@ -171,10 +271,15 @@ func (g *Gateway) compile(c Config) (*state, error) {
 		direct:    len(c.Trust.Proxies) == 0,
 		mux:       http.NewServeMux(),
 		folded:    http.NewServeMux(),
+		ownMux:    http.NewServeMux(),
+		auth:      new(auth),
 		upstreams: make(map[string]*upstream),
 		shared:    c.SharedLimits,
+		spent:     g.spentIn(&c),
 		overrides: c.Overrides,
 		unrouted:  stats(""),
+		observe:   c.Observe,
+		obs:       g.obs,
 	}
 	var errs []error
 	if len(c.PublicOrigins) == 0 {
@@ -185,12 +290,46 @@ func (g *Gateway) compile(c Config) (*state, error) {
 		errs = append(errs, fmt.Errorf("trusted proxies: %w", err))
 	}
 	var owned []string // headers that moat sets
+	var before map[string]*upstream
+	if old := g.state.Load(); old != nil {
+		before = old.upstreams
+	}
 	for name, u := range c.Upstreams {
-		if s.upstreams[name], err = newUpstream(name, u); err != nil {
+		if s.upstreams[name], err = newUpstream(name, u, before[name]); err != nil {
 			errs = append(errs, fmt.Errorf("upstream %s: %w", name, err))
+		} else if c.Transport != nil {
+			s.upstreams[name].transport = c.Transport(name, s.upstreams[name].transport)
 		}
 		for h := range u.Headers {
-			owned = append(owned, h)
+			if web.FoldName(h) != "authorization" { // which may be the caller's for another upstream
+				owned = append(owned, h)
+			}
+		}
+	}
+	if err = g.compileTickets(s, &c); err != nil {
+		errs = append(errs, err)
+	}
+	if err = g.compileBots(s, &c); err != nil {
+		errs = append(errs, err)
+	}
+	if err = g.compileAuth(s, &c); err != nil {
+		errs = append(errs, fmt.Errorf("auth: %w", err))
+	}
+	for name, u := range c.Upstreams {
+		if up := s.upstreams[name]; up != nil && (len(u.Identity.Headers) > 0 || u.Identity.Token != nil) {
+			if up.identity, err = assertion.New(u.Identity, s.auth.signer); err != nil {
+				errs = append(errs, fmt.Errorf("upstream %s: identity: %w", name, err))
+				continue
+			}
+			if err = up.contradicts(u); err != nil {
+				errs = append(errs, fmt.Errorf("upstream %s: identity: %w", name, err))
+			}
+			owned = append(owned, up.identity.Names()...)
+		}
+	}
+	if c.Alerts != nil {
+		if err = c.Alerts.check(); err != nil {
+			errs = append(errs, fmt.Errorf("alerts: %w", err))
 		}
 	}
 	if len(c.Routes) == 0 {
@@ -206,7 +345,7 @@ func (g *Gateway) compile(c Config) (*state, error) {
 			continue
 		}
 		names[r.Name] = true
-		rt, err := g.compileRoute(s, &c, r, owned)
+		rt, err := g.compileRoute(s, &c, r, owned, nil)
 		if err == nil {
 			err = register(s.mux, r.Pattern, rt)
 		}
@@ -225,6 +364,9 @@ func (g *Gateway) compile(c Config) (*state, error) {
 		s.routes = append(s.routes, rt)
 	}
 	if len(errs) > 0 {
+		if s.auth.jwt != nil {
+			s.auth.jwt.Close()
+		}
 		return nil, errors.Join(errs...)
 	}
 	if len(c.Routes) == 1 && c.Routes[0].Pattern == "/" {
@@ -233,13 +375,22 @@ func (g *Gateway) compile(c Config) (*state, error) {
 	return s, nil
 }
 
-func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string) (*route, error) {
+func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string, answer answerer) (*route, error) {
 	var errs []error
-	if r.Auth != AuthPublic {
+	if r.Auth == AuthUnset {
 		errs = append(errs, errors.New("auth: not set; write auth: public if anybody may call"))
 	}
+	var fetch *fetcher
 	up := s.upstreams[r.Upstream]
-	if up == nil {
+	if r.Fetch != nil && r.Upstream == "" {
+		var err error
+		if fetch, err = newFetcher(r.Fetch); err != nil {
+			errs = append(errs, fmt.Errorf("fetch: %w", err))
+		}
+		r.Methods, answer = fetchMethods(r.Methods), g.fetch
+	} else if r.Fetch != nil {
+		errs = append(errs, errors.New("upstream and fetch: a route has one of them"))
+	} else if up == nil && answer == nil {
 		errs = append(errs, fmt.Errorf("upstream: %q: not defined", r.Upstream))
 	}
 	method, _, _ := cutPattern(r.Pattern)
@@ -250,11 +401,17 @@ func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string) (*r
 	r.CORS.Origins, r.CORS.Public, r.CORS.Methods = r.Origins, s.public, methods
 	r.CrossSite.Origins, r.CrossSite.Public = r.Origins, s.public
 	r.Bounds.Methods = methods
+	if r.Tickets != TicketsOff && c.Tickets == nil {
+		errs = append(errs, errors.New("tickets: the route asks for what is not configured"))
+	}
+	if c.Tickets != nil { // a page's client sends one with each call to the gate
+		r.CORS.RequestHeaders = append(slices.Clip(r.CORS.RequestHeaders), ticket.Header)
+	}
 	limits, err := g.limits(c, r)
 	if err != nil {
 		errs = append(errs, err)
 	}
-	if limits != nil && r.Modes[guard.RateLimit] == guard.Enforce {
+	if limits != [2]*ratelimit.Guard{} && r.Modes[guard.RateLimit] == guard.Enforce {
 		// Where every page may read, none is told how much its visitor has asked for lately.
 		exposed := ratelimit.Headers()
 		if r.Origins != nil && r.Origins.Any() {
@@ -262,36 +419,50 @@ func (g *Gateway) compileRoute(s *state, c *Config, r Route, owned []string) (*r
 		}
 		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), exposed...)
 	}
+	budgets, err := g.budgets(s, r)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if budgets != nil && r.Modes[guard.Budget] == guard.Enforce {
+		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), "Retry-After")
+	}
+	if s.auth.csrf != nil && r.CORS.Credentials { // a page that calls with cookies sends its token along
+		r.CORS.RequestHeaders = append(slices.Clip(r.CORS.RequestHeaders), cmp.Or(c.Callers.CSRF.Header, csrf.DefaultHeader))
+	}
+	if r.Auth == AuthRequired {
+		r.CORS.ExposedHeaders = append(slices.Clip(r.CORS.ExposedHeaders), "WWW-Authenticate")
+	}
+	mg, err := r.models(methods)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	cg, faults := cors.New(r.CORS)
 	errs = append(errs, faults...)
+	for _, name := range r.ScrubPass {
+		if slices.ContainsFunc(slices.Concat(owned, up.ownedHeaders()), func(o string) bool { return web.FoldName(o) == web.FoldName(name) }) {
+			errs = append(errs, fmt.Errorf("scrub: %q may not pass: the gate sets it, and a client could pose as the gate", name))
+		}
+	}
+	ck, err := cookie.New(r.Cookies)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("cookies: %w", err))
+	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return &route{
-		name: r.Name, upstream: up, modes: r.Modes, passCORS: r.PassUpstreamCORS, encodedSlash: r.AllowEncodedSlash,
-		scrub: scrub.New(slices.Concat(owned, r.ScrubAlso), r.ScrubPass),
+	rt := &route{
+		name: r.Name, upstream: up, fetch: fetch, modes: r.Modes, passCORS: r.PassUpstreamCORS, encodedSlash: r.AllowEncodedSlash,
+		stripCaller: r.CallerCredentials.strip(up), stripKeys: r.CallerCredentials != CallerCredentialsPass, exchange: r.CallerCredentials == CallerCredentialsExchange, stripShown: r.CallerCredentials == CallerCredentialsAuto && up != nil && up.identity != nil,
+		csrf: r.CSRF, sideEffects: r.CrossSite.SideEffects, cookies: ck, account: r.Account,
+		scrub: scrub.New(slices.Concat(owned, up.ownedHeaders(), r.ScrubAlso), r.ScrubPass),
 		cors:  cg, bounds: bounds.New(r.Bounds), crosssite: crosssite.New(r.CrossSite),
-		limits: limits, rules: r.RateLimits, methods: methods, cost: r.Cost,
-	}, nil
-}
-
-// limits compiles the rate limits of a route.
-func (g *Gateway) limits(c *Config, r Route) (*ratelimit.Guard, error) {
-	if len(r.RateLimits) == 0 || r.Modes[guard.RateLimit] == guard.Off {
-		return nil, nil
+		budgets: budgets, model: mg,
+		limits: limits, rules: r.RateLimits, methods: methods, cost: r.Cost, tickets: r.Tickets, streamedBody: r.StreamedBody, noScript: r.NoScript, answer: answer,
 	}
-	if g.debts == nil {
-		g.debts = memory.New(cmp.Or(c.LimitMemory, 16<<20))
+	if r.Body != nil {
+		rt.body = body.New(*r.Body)
 	}
-	store := c.SharedLimits
-	if store == nil {
-		store = g.debts
-	}
-	l, err := ratelimit.New(ratelimit.Policy{Rules: r.RateLimits, Cost: r.Cost.Request, Down: r.StoreDown, Local: g.debts, InFlight: &g.inFlight}, store)
-	if err != nil {
-		return nil, fmt.Errorf("rate limits: %w", err)
-	}
-	return l, nil
+	return rt, rt.compileIdentity(s, c, &r)
 }
 
 // narrow applies the method of a pattern to the list of methods. As in ServeMux, GET

@@ -3,18 +3,22 @@ package gateway
 import (
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/body"
 	"github.com/moat-gateway/moat/guard/bounds"
+	"github.com/moat-gateway/moat/guard/budget"
+	"github.com/moat-gateway/moat/guard/credential"
+	"github.com/moat-gateway/moat/guard/ticket"
 	"github.com/moat-gateway/moat/web"
 	"github.com/moat-gateway/moat/wire"
 )
@@ -26,7 +30,7 @@ type outgoing struct {
 	url    url.URL
 	values [3]string
 	trace  httptrace.ClientTrace
-	body   *bounds.Body // nil if the request has none
+	sent   *credential.Sent // nil if moat adds no credential
 
 	// mu guards w's header between the transport's goroutine, which passes interim
 	// responses on, and the handler's. final is set when RoundTrip has returned.
@@ -43,28 +47,73 @@ const maxInterims = 32
 // streaming both ways.
 func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http.Request) {
 	up := x.route.upstream
-	out := g.outgoing(st, x, w, r)
-	defer out.req.Body.Close() //nolint:errcheck // stops the transport from reading on; the server drains the rest.
+	out := g.outgoing(x, w, r)
+	d := out.prove(x)
+	if !d.Denied() {
+		d = out.validate(x, r)
+	}
+	if !d.Denied() {
+		d = out.price(st, x, r)
+	}
+	if !d.Denied() {
+		d = out.authenticate(st, x, r)
+	}
+	if d.Denied() {
+		x.tellBudget(w.Header(), d)
+		x.leaveUnread(w, r)
+		g.end(st, x, w, r, d)
+		return
+	}
 
+	x.budget.Sent()
 	start := time.Now()
 	res, err := up.transport.RoundTrip(out.req)
 	out.mu.Lock()
 	out.final = true
 	out.mu.Unlock()
 	if err != nil {
-		if out.body != nil && r.Context().Err() != nil {
-			err = errors.Join(out.body.Err(), err)
+		if refused, ok := errors.AsType[*body.BodyError](err); ok {
+			x.tellFaults(refused.Faults)
 		}
-		out.leaveUnread(r)
-		g.end(st, x, w, r, upstreamFailure(r, err))
+		if x.body != nil && r.Context().Err() != nil {
+			err = errors.Join(x.body.Err(), err)
+		}
+		x.leaveUnread(w, r)
+		d := upstreamFailure(r, err)
+		if d.Reason == guard.UpstreamUnreachable {
+			x.budget.Settle(budget.Amount{}) // nobody has got it
+		}
+		if d.Evidence.Got == err.Error() {
+			d.Evidence.Got = out.errorText(err)
+		}
+		g.end(st, x, w, r, d)
 		return
 	}
-	x.route.stats.answered(time.Since(start))
+	x.route.stats.answered(res.StatusCode, time.Since(start))
+	if res.StatusCode != http.StatusSwitchingProtocols { // a tunnel counts both ways itself
+		res.Body = x.budget.Count(res.Body)
+	}
+	st.failed(x, r, res.StatusCode)
+	if d := g.confidential(st, x, out, r, res); d.Denied() {
+		res.Body.Close() //nolint:errcheck // it will not be used.
+		x.leaveUnread(w, r)
+		g.end(st, x, w, r, d)
+		return
+	}
+	g.harden(st, x, r, res.Header)
+	if x.route.model != nil {
+		keepAccount(res.Header)
+	}
+	x.call.meter(res)
+	g.inspect(st, x, r, res)
+	if wantsEmbedding(x.route, r) {
+		g.embed(st, x, r, res)
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		g.tunnel(st, x, w, r, res)
 		return
 	}
-	out.leaveUnread(r)
+	x.leaveUnread(w, r)
 	err = g.copyResponse(x.route, w, r, res)
 	res.Body.Close() //nolint:errcheck // nothing is left to lose.
 	if err != nil {
@@ -72,7 +121,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 		if r.Context().Err() != nil || errors.As(err, &gone) {
 			x.route.stats.count(guard.RequestAborted, guard.Enforce)
 		} else {
-			g.obs.record(st, x, r, guard.Denial(guard.UpstreamAborted, "the upstream's body", err.Error(), "a whole body"), guard.Enforce)
+			g.obs.record(st, x, r, guard.Denial(guard.UpstreamAborted, "the upstream's body", out.errorText(err), "a whole body"), guard.Enforce)
 		}
 		// The part must not pass for the whole: HTTP/1.1 closes, HTTP/2 resets.
 		panic(http.ErrAbortHandler)
@@ -80,7 +129,7 @@ func (g *Gateway) forward(st *state, x *exchange, w http.ResponseWriter, r *http
 	x.route.stats.count(guard.OK, guard.Enforce)
 }
 
-func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *http.Request) *outgoing {
+func (g *Gateway) outgoing(x *exchange, w http.ResponseWriter, r *http.Request) *outgoing {
 	up := x.route.upstream
 	o := &outgoing{url: *r.URL, w: w}
 	o.trace.Got1xxResponse = o.interim
@@ -94,12 +143,14 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 		o.req.Host = ""
 	}
 	h := r.Header
+	if wantsEmbedding(x.route, r) {
+		askForPlain(h)
+	}
 	o.values[0], o.values[1], o.values[2] = x.clientText(r), "http", r.Host
 	if x.secure {
 		o.values[1] = "https"
 	}
 	h["X-Forwarded-For"], h["X-Forwarded-Proto"], h["X-Forwarded-Host"] = o.values[0:1:1], o.values[1:2:2], o.values[2:3:3]
-	maps.Copy(h, up.headers)
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = noUserAgent
 	}
@@ -112,16 +163,9 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 		o.req.Body = http.NoBody
 		return o
 	}
-	switch x.route.modes[guard.Bounds] {
-	case guard.Enforce:
-		o.body = x.route.bounds.Body(w, r, nil)
-	case guard.Report:
-		x := *x // the closure outlives this frame; the others' x need not
-		o.body = x.route.bounds.Body(w, r, func(e *bounds.BodyError) { g.obs.record(st, &x, r, e.Decision(), guard.Report) })
-	case guard.Off:
-	}
-	if o.body != nil {
-		o.req.Body = o.body
+	x.bound(r)
+	o.req.Body = x.budget.Count(r.Body)
+	if x.body != nil {
 		// An upstream may answer before it has read everything. Without this, net/http
 		// holds an HTTP/1.1 answer back until the client has sent its next bytes.
 		http.NewResponseController(w).EnableFullDuplex() //nolint:errcheck // HTTP/2 needs none, and says so.
@@ -132,12 +176,51 @@ func (g *Gateway) outgoing(st *state, x *exchange, w http.ResponseWriter, r *htt
 	return o
 }
 
+// prove has the upstream get the whole of the body only if the ticket's proof covers it. In
+// report mode nothing is held back.
+func (o *outgoing) prove(x *exchange) guard.Decision {
+	if !x.honoured.Hashed || x.route.modes[guard.Ticket] != guard.Enforce {
+		return guard.Decision{}
+	}
+	body := ticket.NewBody(o.req.Body, o.req.ContentLength, x.honoured.Digest)
+	o.req.Body = body
+	if errors.Is(body.Fill(), ticket.ErrBodyDiffers) {
+		return bodyDiffers
+	}
+	return guard.Decision{} // what else is wrong with it is found by whoever reads it
+}
+
+var bodyDiffers = guard.Denial(guard.TicketBodyDiffers, "body", "another SHA-256", "the one in the ticket's proof")
+
+// bound holds the request's body to the route's bounds, before anybody reads it.
+func (x *exchange) bound(r *http.Request) {
+	if x.body != nil || x.w == nil || r.ContentLength == 0 {
+		return
+	}
+	switch x.route.modes[guard.Bounds] {
+	case guard.Enforce:
+		x.body = x.route.bounds.Body(x.w, r, nil)
+	case guard.Report:
+		y := *x // the closure outlives this frame; the others' x need not
+		x.body = x.route.bounds.Body(x.w, r, func(e *bounds.BodyError) {
+			first := y.spared == guard.OK
+			x.obs.record(nil, &y, r, e.Decision(), guard.Report)
+			if first && !y.refused { // what is noted on y nobody reads any more
+				y.route.stats.spared[y.spared].Add(1)
+			}
+		})
+	case guard.Off:
+		return
+	}
+	r.Body = x.body
+}
+
 // leaveUnread ends an HTTP/1.1 connection with its answer if the request's body has not
 // been read to the end: nobody will, and with full duplex net/http cannot tell such a
 // rest from the next request.
-func (o *outgoing) leaveUnread(r *http.Request) {
-	if o.body != nil && r.ProtoMajor == 1 && !o.body.Ended() {
-		o.w.Header()["Connection"] = []string{"close"}
+func (x *exchange) leaveUnread(w http.ResponseWriter, r *http.Request) {
+	if x.body != nil && r.ProtoMajor == 1 && !x.body.Ended() {
+		w.Header()["Connection"] = []string{"close"}
 	}
 }
 
@@ -170,10 +253,14 @@ func (o *outgoing) interim(code int, header textproto.MIMEHeader) error {
 	if code == http.StatusContinue || o.final || !o.req.ProtoAtLeast(1, 1) || o.interims > maxInterims {
 		return nil
 	}
+	if o.sent != nil {
+		o.sent.Interim(header)
+	}
 	h := o.w.Header()
 	var added []string
 	for k, v := range header {
-		if h[k] == nil && !ownedResponseHeader(k) && !isCORSHeader(k) {
+		// Cookies are hardened in the final response, which can set all of them.
+		if h[k] == nil && !ownedResponseHeader(k) && !isCORSHeader(k) && k != "Set-Cookie" {
 			h[k] = v
 			added = append(added, k)
 		}
@@ -239,7 +326,7 @@ func (g *Gateway) copyResponse(rt *route, w http.ResponseWriter, r *http.Request
 			}
 		}
 	}
-	limited := h["Ratelimit"] != nil
+	limited, ours := h["Ratelimit"] != nil, h["Cache-Control"] != nil
 	for k, v := range res.Header {
 		switch {
 		case ownedResponseHeader(k):
@@ -247,6 +334,12 @@ func (g *Gateway) copyResponse(rt *route, w http.ResponseWriter, r *http.Request
 			// The state of the upstream's limit beside the policy of ours would mean nothing.
 		case k == "Vary":
 			mergeVary(h, v)
+		case k == "Set-Cookie":
+			h[k] = append(h[k], v...) // the gate may have one of its own
+		case ours && k == "Cache-Control":
+			h[k] = privately(v) // a cookie of the gate's own is in the answer, and is for nobody else
+		case ours && (strings.HasSuffix(k, "-Cache-Control") || k == "Surrogate-Control"):
+			// For shared caches alone (RFC 9213).
 		case isCORSHeader(k):
 			// Two Access-Control-Allow-Origin, ours and theirs, would make the browser
 			// refuse both.
@@ -289,6 +382,23 @@ func (g *Gateway) copyResponse(rt *route, w http.ResponseWriter, r *http.Request
 		h[name] = v
 	}
 	return nil
+}
+
+// privately is Cache-Control as it was said, but that no shared cache may keep the answer.
+func privately(lines []string) []string {
+	if slices.ContainsFunc(lines, func(line string) bool { return web.ListContains(line, "private") || web.ListContains(line, "no-store") }) {
+		return lines
+	}
+	kept := []string{"private"}
+	for _, line := range lines {
+		for directive := range strings.SplitSeq(line, ",") {
+			directive = strings.Trim(directive, " \t")
+			if name, _, _ := strings.Cut(strings.ToLower(directive), "="); name != "" && name != "public" && name != "s-maxage" {
+				kept = append(kept, directive)
+			}
+		}
+	}
+	return []string{strings.Join(kept, ", ")}
 }
 
 // passTrailer reports whether an upstream's trailer of that name is passed on: one that a
@@ -370,14 +480,19 @@ func flush(w http.ResponseWriter) {
 // upstreamFailure says why no answer came.
 func upstreamFailure(r *http.Request, err error) guard.Decision {
 	var (
+		refused *body.BodyError
 		tooMuch *bounds.BodyError
 		framing *wire.FramingError
 		op      *net.OpError
 		timeout interface{ Timeout() bool }
 	)
 	switch {
+	case errors.As(err, &refused):
+		return refused.Decision
 	case errors.As(err, &tooMuch):
 		return tooMuch.Decision()
+	case errors.Is(err, ticket.ErrBodyDiffers):
+		return bodyDiffers
 	case errors.As(err, &framing):
 		return guard.Denial(framing.Reason, "body", "", "well-formed chunks")
 	case r.Context().Err() != nil:

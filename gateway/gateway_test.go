@@ -205,7 +205,7 @@ func TestMostSpecificRouteWinsAndPreflightsFollowTheirMethod(t *testing.T) {
 		{request("OPTIONS", app, "Access-Control-Request-Method", "POST"), "POST api.example.com/v1/{id}", guard.CORSPreflightApproved},
 		{request("OPTIONS", app, "Access-Control-Request-Method", "PUT"), "", guard.RouteNotFound},
 	} {
-		v := g.Decide(c.r)
+		v := g.Decide(c.r, gateway.Assumed{})
 		if v.Route != c.route || v.Decision.Reason != c.want {
 			t.Errorf("%s: route %q, %s; want %q, %s", c.r.Method, v.Route, v.Decision.Reason, c.route, c.want)
 		}
@@ -266,7 +266,7 @@ func TestReportModeRunsTheSameCodeAndChangesNothing(t *testing.T) {
 	hostile := func() *http.Request {
 		return request("DELETE", stranger, "X-Forwarded-Evil", "1", "X-Http-Method-Override", "PUT")
 	}
-	v := g.Decide(hostile())
+	v := g.Decide(hostile(), gateway.Assumed{})
 	var codes []string
 	for _, d := range v.Reports {
 		codes = append(codes, d.Reason.String())
@@ -289,7 +289,7 @@ func TestReportModeRunsTheSameCodeAndChangesNothing(t *testing.T) {
 	}
 	for _, k := range []guard.Kind{guard.Scrub, guard.CORS, guard.Bounds, guard.CrossSite} {
 		off := newGateway(t, configFor(t, b.URL, route(func(r *gateway.Route) { r.Modes[k] = guard.Off })))
-		for _, d := range off.Decide(hostile()).Reports {
+		for _, d := range off.Decide(hostile(), gateway.Assumed{}).Reports {
 			t.Errorf("%s is off but reports %s", k, d.Reason)
 		}
 	}
@@ -299,7 +299,7 @@ func TestOnlyMoatSpeaksAboutTheClient(t *testing.T) {
 	b := newBackend(t, nil)
 	u := func(c *gateway.Config) {
 		up := c.Upstreams["app"]
-		up.Headers = map[string]string{"X-Gate-Proof": "s3cret"}
+		up.Headers = map[string]string{"X-Gate-Proof": "s3cret-proof"}
 		c.Upstreams["app"] = up
 	}
 	g := newGateway(t, configFor(t, b.URL, u))
@@ -319,7 +319,7 @@ func TestOnlyMoatSpeaksAboutTheClient(t *testing.T) {
 	serve(g, r)
 	got := b.last.Load().Header
 	want := http.Header{
-		"X-Forwarded-For": {"192.0.2.7"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com"}, "X-Gate-Proof": {"s3cret"},
+		"X-Forwarded-For": {"192.0.2.7"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com"}, "X-Gate-Proof": {"s3cret-proof"}, "Accept-Encoding": {"identity"},
 		"Accept": {"x/y"}, "Cookie": {"a=b"}, "Origin": {app}, "Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"cors"},
 	}
 	for k, v := range got {

@@ -23,13 +23,13 @@ func TestHeaderTrust(t *testing.T) {
 	b := newBackend(t, nil)
 	s := start(t, configFor(t, b.URL, plain, func(c *gateway.Config) {
 		up := c.Upstreams["app"]
-		up.Headers = map[string]string{"X-Gate-Proof": "proof"}
+		up.Headers = map[string]string{"X-Gate-Proof": "the-proof"}
 		c.Upstreams["app"] = up
 	}))
 	// What moat itself says of a client on this machine. The upstream gets this and
 	// nothing else under any spelling of a name that speaks about the client.
 	moatSays := map[string]string{
-		"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http", "x-forwarded-host": "api.example.com", "x-gate-proof": "proof",
+		"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http", "x-forwarded-host": "api.example.com", "x-gate-proof": "the-proof",
 	}
 	for _, c := range []struct {
 		advisory string
@@ -50,7 +50,7 @@ func TestHeaderTrust(t *testing.T) {
 		{"GHSA-vhr5-ggp3-qq85: X-Forwarded-Proto chooses the rule", []string{"X-Forwarded-Proto: https", "X-Forwarded-Proto: http", "X-Forwarded-Port: 443", "X-Forwarded-Ssl: on", "Front-End-Https: on", "Forwarded: for=6.6.6.6;proto=https;host=evil.test"}},
 		{"caddyserver/caddy#5804: the leftmost address is believed", []string{"X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 6.6.6.6, 127.0.0.1", "X-Real-IP: 6.6.6.6", "True-Client-IP: 6.6.6.6", "CF-Connecting-IP: 6.6.6.6", "X-Client-IP: 6.6.6.6"}},
 		{"Connection names what moat sets or has checked", []string{"Connection: X-Forwarded-For, X-Gate-Proof, Origin, X-Forwarded-Host", "Connection: close, X-Gate-Proof"}},
-		{"the client guesses what moat sets", []string{"X-Gate-Proof: guess", "x-gate-proof: proof", "Moat-Principal: root"}},
+		{"the client guesses what moat sets", []string{"X-Gate-Proof: guess", "x-gate-proof: the-proof", "Moat-Principal: root"}},
 	} {
 		for _, spoof := range c.spoofs {
 			raw(t, s.addr, "GET / HTTP/1.1\r\nHost: api.example.com\r\nOrigin: "+app+"\r\n"+spoof+"\r\nAccept: x/y\r\n\r\n")

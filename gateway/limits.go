@@ -51,23 +51,42 @@ func (s *limitsSeen) note(x *exchange, d guard.Decision) {
 		return
 	}
 	d, mode := x.limited(d)
-	s.watch.Note(x.client, x.grant, d, mode)
-	if x.grant == nil || !d.Denied() && x.grant.Degraded == nil {
+	of := x.grants[0]
+	for _, grant := range x.grants {
+		if grant == nil {
+			continue
+		}
+		if _, _, refused := grant.Refusal(); refused || of == nil {
+			of = grant
+		}
+	}
+	s.watch.Note(x.client, of, d, mode)
+	if of == nil || !d.Denied() && x.unanswered() == nil {
 		return
 	}
-	unanswered := x.grant.Degraded
+	unanswered := x.unanswered()
 	if errors.Is(unanswered, context.Canceled) {
 		unanswered = nil // the client did not wait
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k, _, ok := x.grant.Refusal(); ok {
+	if k, _, ok := of.Refusal(); ok {
 		s.refused[refusedBy{k.Limit, x.route.name, mode}]++
 	}
 	if unanswered != nil {
 		s.unanswered++
 		s.lastError, s.lastAt = unanswered.Error(), time.Now()
 	}
+}
+
+// unanswered is why a store could not be asked, if one could not.
+func (x *exchange) unanswered() error {
+	for _, grant := range x.grants {
+		if grant != nil && grant.Degraded != nil {
+			return grant.Degraded
+		}
+	}
+	return nil
 }
 
 // limited is the refusal of the rate limits, if there is one, given the decision that the
@@ -139,7 +158,9 @@ type LimitInForce struct {
 
 // LimitTier is a ratelimit.Tier.
 type LimitTier struct {
-	For    []netip.Prefix `json:"for"`
+	For    []netip.Prefix `json:"for,omitempty"`
+	Claim  string         `json:"claim,omitempty"`
+	Values []string       `json:"values,omitempty"`
 	Exempt bool           `json:"exempt,omitempty"`
 	Limit  string         `json:"limit,omitempty"`
 	AtOnce int            `json:"at_once,omitempty"`
@@ -191,8 +212,11 @@ func (g *Gateway) limitsNow(n int) Limits {
 		for _, f := range in.rule.By {
 			l.By = append(l.By, factName(f))
 		}
+		for _, claim := range in.rule.ByClaims {
+			l.By = append(l.By, "claim:"+claim)
+		}
 		for _, t := range in.rule.Tiers {
-			l.Tiers = append(l.Tiers, LimitTier{For: t.For, Exempt: t.Exempt, Limit: limitText(t.Limit), AtOnce: t.AtOnce})
+			l.Tiers = append(l.Tiers, LimitTier{For: t.For, Claim: t.Claim, Values: t.Values, Exempt: t.Exempt, Limit: limitText(t.Limit), AtOnce: t.AtOnce})
 		}
 		for _, rt := range in.routes {
 			l.Routes = append(l.Routes, rt.name)
@@ -211,8 +235,8 @@ type limitInForce struct {
 
 func (s *state) limitsInForce() []limitInForce {
 	var out []limitInForce
-	for _, rt := range s.routes {
-		if rt.limits == nil {
+	for _, rt := range slices.Concat(s.routes, s.own) {
+		if !rt.limited() {
 			continue
 		}
 		mode := rt.modes[guard.RateLimit]
@@ -247,6 +271,12 @@ func factName(f ratelimit.Fact) string {
 		return "method"
 	case ratelimit.NewAddress:
 		return "new_address"
+	case ratelimit.Principal:
+		return "principal"
+	case ratelimit.Credential:
+		return "api_key"
+	case ratelimit.Account:
+		return "account"
 	}
 	return fmt.Sprintf("Fact(%d)", f)
 }
@@ -254,7 +284,7 @@ func factName(f ratelimit.Fact) string {
 // limitStore says where the debts are, if the state has any. It is then safe to read
 // g.debts, which is made before the first such state and never exchanged.
 func (g *Gateway) limitStore(st *state) *LimitStore {
-	if !slices.ContainsFunc(st.routes, func(rt *route) bool { return rt.limits != nil }) {
+	if !slices.ContainsFunc(slices.Concat(st.routes, st.own), func(rt *route) bool { return rt.limited() }) {
 		return nil
 	}
 	out := &LimitStore{Kind: "memory"}
@@ -352,7 +382,7 @@ func (s *state) keyNames(rule string) []string {
 // holds reports whether what a limit refuses to key a may be a request of key b.
 func holds(a, b ratelimit.Key) bool {
 	return (!a.Net.IsValid() || b.Net.IsValid() && a.Net.Bits() <= b.Net.Bits() && a.Net.Contains(b.Net.Addr())) &&
-		(a.Route == "" || b.Route == "" || a.Route == b.Route) && (a.Method == "" || b.Method == "" || a.Method == b.Method)
+		(a.Who == "" || a.Who == b.Who) && (a.Route == "" || b.Route == "" || a.Route == b.Route) && (a.Method == "" || b.Method == "" || a.Method == b.Method)
 }
 
 // keysOf finds the keys that a text stands for.
@@ -401,8 +431,9 @@ func (l *limitInForce) keys(text string, named bool) ([]ratelimit.Key, error) {
 		return nil, err
 	}
 	by := func(f ratelimit.Fact) bool { return slices.Contains(l.rule.By, f) }
-	if by(ratelimit.Address) && !k.Net.IsValid() && !named {
-		return nil, errors.New("counts by address; name the limit to mean clients whose address is not known")
+	byName := by(ratelimit.Principal) || by(ratelimit.Credential) || by(ratelimit.Account) || len(l.rule.ByClaims) > 0
+	if !named && !k.Net.IsValid() && (by(ratelimit.Address) || byName && k.Who == "") {
+		return nil, errors.New("counts by address or name; name the limit to mean clients whose address is not known")
 	}
 	whole := k.Route == "" && k.Method == "" // of the routes and methods
 	var out []ratelimit.Key

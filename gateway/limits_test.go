@@ -218,6 +218,37 @@ func TestResetOfAnAddressAloneMeansEveryRouteAndMethod(t *testing.T) {
 	}
 }
 
+func TestResetOfAnAccount(t *testing.T) {
+	b := newBackend(t, nil)
+	g := newGateway(t, configFor(t, b.URL, route(func(r *gateway.Route) {
+		r.Account = "email"
+		r.RateLimits = []ratelimit.Rule{rule("all", "1000/s"), rule("logins", "1/h", ratelimit.Account, ratelimit.Route)}
+	})))
+	login := func(client, account string) int {
+		r := from(client, request("GET", app))
+		r.URL.RawQuery = "email=" + account
+		return serve(g, r).StatusCode
+	}
+	name := limitsOf(t, g).Limits[1].Routes[0]
+	for range 2 {
+		if status := login("203.0.113.7", "bob"); status != http.StatusOK {
+			t.Error(status)
+		}
+		if status := login("198.51.100.7", "Bob"); status != http.StatusTooManyRequests {
+			t.Error(status)
+		}
+		if l := limitsOf(t, g).Limited; len(l) != 1 || l[0].Key != "account=bob "+name || l[0].Reason != "rate-limited-account" {
+			t.Errorf("%+v", l)
+		}
+		if got, want := reset(t, g, "key=account%3DBOB"), `{"reset":[{"limit":"logins","key":"account=bob `+name+`"}]}`; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	if got := reset(t, g, "key=everybody"); got != `{"reset":[{"limit":"all","key":"everybody"}]}` {
+		t.Error(got)
+	}
+}
+
 func TestResetSaysWhatStillHoldsTheClientBack(t *testing.T) {
 	b := newBackend(t, nil)
 	g := newGateway(t, configFor(t, b.URL, route(func(r *gateway.Route) {

@@ -30,8 +30,8 @@ const (
 	logPerSecond = 100
 )
 
-// Record is a decision as the operator sees it. It holds no header values but the one
-// that decided, no query and no body.
+// Record is a decision as the operator sees it. Of the request it holds what decided, and the
+// headers of sentHeaders: no credential, cookie or ticket, no value of the query and no body.
 type Record struct {
 	ID       string    `json:"id"`
 	Time     time.Time `json:"time"`
@@ -41,6 +41,7 @@ type Record struct {
 	Mode     string    `json:"mode"`
 	Status   int       `json:"status,omitempty"`
 	Client   string    `json:"client,omitempty"`
+	Caller   string    `json:"caller,omitempty"`
 	Method   string    `json:"method"`
 	Host     string    `json:"host"`
 	Path     string    `json:"path"`
@@ -50,6 +51,8 @@ type Record struct {
 	Cause    string    `json:"cause"`
 	Fix      string    `json:"fix"`
 	UserSees string    `json:"client_was_told,omitempty"`
+
+	sent sent
 }
 
 // observer counts, remembers and logs decisions.
@@ -58,33 +61,47 @@ type observer struct {
 	reg     *prometheus.Registry
 	tunnels tunnels
 	limits  *limitsSeen
+	models  *modelsSeen
+	series  *series
+	since   time.Time // when counting began
+	// spendings is what has become of calls with budgets.
+	spendings spendings
 
 	statsMu sync.Mutex
 	stats   map[string]*routeStats
 	latency *prometheus.HistogramVec
 	reloads [2]atomic.Uint64 // refused, applied
+	// reloadRefused says that the last of them was.
+	reloadRefused atomic.Bool
 
 	ringMu sync.Mutex
 	ring   []Record
 	next   int
+	live   live
 
 	// storeDown says that the rate limits' shared store was last found not to answer, and
 	// storeNoted in which second that changed.
 	storeDown  atomic.Bool
 	storeNoted atomic.Int64
 	logSecond  atomic.Int64
-	logged     atomic.Int64
+	// held and heldAnswers are the bytes of bodies and answers that are in memory to be judged.
+	held        room
+	heldAnswers atomic.Int64
+	logged      atomic.Int64
 }
 
 func newObserver(log *slog.Logger) *observer {
 	o := &observer{
-		log: log, reg: prometheus.NewRegistry(), stats: make(map[string]*routeStats), limits: newLimitsSeen(),
+		log: log, reg: prometheus.NewRegistry(), stats: make(map[string]*routeStats), limits: newLimitsSeen(), since: time.Now(),
+		spendings: spendings{refused: make(map[spendingRefused]uint64)},
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "moat_upstream_response_seconds", Help: "Time from sending a request to the head of the upstream's answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"route"}),
 	}
 	o.reg.MustRegister(o.latency)
+	o.models = newModelsSeen(o.reg)
+	o.series = newSeries(o)
 	return o
 }
 
@@ -92,7 +109,13 @@ func newObserver(log *slog.Logger) *observer {
 type routeStats struct {
 	route   string
 	counts  [guard.NumReasons][2]atomic.Uint64 // by reason; enforced, reported
+	answers [6]atomic.Uint64                   // of the upstream, by the first digit of the status
 	latency prometheus.Observer
+	// spared are the requests that passed and that enforcing would have refused, each counted
+	// once, by the first reason that it would have met.
+	spared [guard.NumReasons]atomic.Uint64
+	// unchecked are answers that were not judged, by why.
+	unchecked [numSkipped]atomic.Uint64
 }
 
 func (o *observer) routeStats(route string) *routeStats {
@@ -108,7 +131,32 @@ func (o *observer) routeStats(route string) *routeStats {
 
 func (s *routeStats) count(r guard.Reason, m guard.Mode) { s.counts[r][m&1].Add(1) }
 
-func (s *routeStats) answered(d time.Duration) { s.latency.Observe(d.Seconds()) }
+// eachCount tells every counter that is not zero.
+func (o *observer) eachCount(tell func(seriesKey, uint64)) {
+	o.statsMu.Lock()
+	defer o.statsMu.Unlock()
+	for route, s := range o.stats {
+		for i := range s.counts {
+			k := seriesKey{route: route, reason: guard.Reason(i)}
+			for m := range s.counts[i] {
+				if n := s.counts[i][m].Load(); n > 0 {
+					k.kept = kept(m)
+					tell(k, n)
+				}
+			}
+			if n := s.spared[i].Load(); n > 0 {
+				k.kept = wouldBe
+				tell(k, n)
+			}
+		}
+	}
+}
+
+// answered counts an upstream's answer. The transport lets no status through that has not three digits.
+func (s *routeStats) answered(status int, d time.Duration) {
+	s.answers[min(status/100, 5)].Add(1)
+	s.latency.Observe(d.Seconds())
+}
 
 // statsOf is where a request's decisions are counted: its route, or the unrouted.
 func statsOf(st *state, x *exchange) *routeStats {
@@ -131,7 +179,8 @@ func (g *Gateway) end(st *state, x *exchange, w http.ResponseWriter, r *http.Req
 		panic(http.ErrAbortHandler)
 	}
 	g.patience(w, r)(true)
-	guard.Refuse(w, d.Reason, g.obs.record(st, x, r, d, guard.Enforce))
+	x.leaveUnread(w, r)
+	guard.Refuse(w, d.Reason, g.obs.record(st, x, r, d, guard.Enforce), x.members...)
 }
 
 // report records what guards in report mode would have done.
@@ -145,16 +194,28 @@ func (o *observer) report(st *state, x *exchange, r *http.Request) {
 func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decision, m guard.Mode) string {
 	stats := statsOf(st, x)
 	stats.count(d.Reason, m)
+	if refuses := d.Denied() && means(d.Reason) == "refused"; refuses && m == guard.Enforce {
+		x.refused = true
+	} else if refuses && x.spared == guard.OK {
+		x.spared = d.Reason
+	}
+	if m == guard.Enforce && st.observe != nil && d.Reason != guard.BotSuspected { // who goes on is told when his request is decided
+		st.observe(r, x.verdict(d, x.w.Header()))
+	}
 	rec := Record{
 		ID: newID(), Time: time.Now().UTC(), Route: stats.route, Step: d.Reason.Step().String(), Code: d.Reason.String(), Mode: m.String(),
 		Method: bound(r, r.Method), Host: bound(r, r.Host), Path: bound(r, r.URL.Path),
 		Where: d.Evidence.Where, Want: d.Evidence.Want,
 		Got: strings.Clone(bound(r, d.Evidence.Got)), // it may be a part of a long line
 	}
+	rec.sent = x.keep(r)
 	if x.client.IsValid() {
 		rec.Client = x.client.String()
 	} else if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		rec.Client = host
+	}
+	if x.caller != nil {
+		rec.Caller = bound(r, x.caller.ID())
 	}
 	o.ringMu.Lock()
 	if len(o.ring) < ringSize {
@@ -164,6 +225,7 @@ func (o *observer) record(st *state, x *exchange, r *http.Request, d guard.Decis
 	}
 	o.next = (o.next + 1) % ringSize
 	o.ringMu.Unlock()
+	o.live.publish(&rec)
 	o.logRecord(&rec)
 	return rec.ID
 }
@@ -220,8 +282,20 @@ func (o *observer) logRecord(rec *Record) {
 		slog.String("route", rec.Route), slog.String("mode", rec.Mode), slog.String("client", rec.Client),
 	}
 	switch {
+	case rec.Step == guard.Cookie.String() && rec.Mode == guard.Enforce.String():
+		o.log.LogAttrs(context.Background(), slog.LevelWarn, "cookie removed from an answer", attrs...)
+	case rec.Step == guard.Cookie.String():
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "cookie would be changed", attrs...)
+	case rec.Code == guard.BotSuspected.String() && rec.Mode == guard.Enforce.String():
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "request made dearer", attrs...)
+	case rec.Code == guard.BotSuspected.String():
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "request would be made dearer", attrs...)
 	case rec.Mode == guard.Report.String():
 		o.log.LogAttrs(context.Background(), slog.LevelInfo, "request would be refused", attrs...)
+	case rec.Code == guard.CredentialEchoed.String():
+		o.log.LogAttrs(context.Background(), slog.LevelWarn, "credential masked in an answer", attrs...)
+	case rec.Code == guard.ModelUsageEstimated.String():
+		o.log.LogAttrs(context.Background(), slog.LevelInfo, "call to a model estimated", attrs...)
 	case rec.Step == guard.Upstream.String():
 		o.log.LogAttrs(context.Background(), slog.LevelWarn, "request failed", attrs...)
 	default:
@@ -241,13 +315,15 @@ func (o *observer) find(id string) (Record, bool) {
 	return Record{}, false
 }
 
-// latest returns up to n records, newest first.
-func (o *observer) latest(n int) []Record {
+// latest returns up to n records that match, newest first.
+func (o *observer) latest(n int, matches filter) []Record {
 	o.ringMu.Lock()
 	defer o.ringMu.Unlock()
 	out := make([]Record, 0, min(n, len(o.ring)))
 	for i := 1; i <= len(o.ring) && len(out) < n; i++ {
-		out = append(out, o.ring[(o.next-i+len(o.ring))%len(o.ring)].explained())
+		if rec := &o.ring[(o.next-i+len(o.ring))%len(o.ring)]; matches.record(rec) {
+			out = append(out, rec.explained())
+		}
 	}
 	return out
 }

@@ -128,7 +128,7 @@ func TestLimitInReportModeOnlyRecords(t *testing.T) {
 			t.Errorf("%d %v", res.StatusCode, res.Header)
 		}
 	}
-	if v := g.Decide(request("GET", app)); len(v.Reports) != 1 || v.Reports[0].Reason != guard.RateLimited {
+	if v := g.Decide(request("GET", app), gateway.Assumed{}); len(v.Reports) != 1 || v.Reports[0].Reason != guard.RateLimited {
 		t.Errorf("%+v", v)
 	}
 }
@@ -137,14 +137,14 @@ func TestDecideChargesNothing(t *testing.T) {
 	b := newBackend(t, nil)
 	g := newGateway(t, configFor(t, b.URL, limited("60/h burst 1")))
 	for range 5 {
-		if v := g.Decide(request("GET", app)); v.Decision.Ends() {
+		if v := g.Decide(request("GET", app), gateway.Assumed{}); v.Decision.Ends() {
 			t.Fatalf("%+v", v.Decision)
 		}
 	}
 	if res := serve(g, request("GET", app)); res.StatusCode != http.StatusOK {
 		t.Fatal(res.StatusCode)
 	}
-	if v := g.Decide(request("GET", app)); v.Decision.Reason != guard.RateLimited {
+	if v := g.Decide(request("GET", app), gateway.Assumed{}); v.Decision.Reason != guard.RateLimited {
 		t.Errorf("%+v", v.Decision)
 	}
 }

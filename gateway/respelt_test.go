@@ -28,7 +28,7 @@ func TestAnotherSpellingOfARouteIsNotAnotherRoute(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.URL = u
-		return g.Decide(r)
+		return g.Decide(r, gateway.Assumed{})
 	}
 	for _, path := range []string{
 		"/api/delete-note/", "/api/Delete-Note", "/API/delete-note", "/api/delete-note;x=1", "/api;v=2/delete-note", "/;/api/delete-note",
@@ -67,7 +67,7 @@ func TestTRACEPassesInNoMode(t *testing.T) {
 		}
 	})))
 	for _, method := range []string{http.MethodTrace, http.MethodConnect} {
-		if d := g.Decide(request(method, app)).Decision; !d.Denied() {
+		if d := g.Decide(request(method, app), gateway.Assumed{}).Decision; !d.Denied() {
 			t.Errorf("%s: %s", method, d.Reason)
 		}
 	}
@@ -77,7 +77,7 @@ func TestReportedCORSDoesNotExcuseAPreflightFromBounds(t *testing.T) {
 	b := newBackend(t, nil)
 	g := newGateway(t, configFor(t, b.URL, route(func(r *gateway.Route) { r.Modes[guard.CORS] = guard.Report })))
 	r := request("OPTIONS", stranger, "Access-Control-Request-Method", "DELETE", "X-Http-Method-Override", "DELETE")
-	if d := g.Decide(r).Decision; d.Reason != guard.MethodOverride {
+	if d := g.Decide(r, gateway.Assumed{}).Decision; d.Reason != guard.MethodOverride {
 		t.Errorf("%s", d.Reason)
 	}
 }
@@ -88,7 +88,7 @@ func TestBlanksInAQueryAreRefused(t *testing.T) {
 	for _, query := range []string{"a HTTP/1.1 b", "a\tb", "a\x7fb"} {
 		r := request("GET", app)
 		r.URL.RawQuery = query
-		if d := g.Decide(r).Decision; d.Reason != guard.PathAmbiguous {
+		if d := g.Decide(r, gateway.Assumed{}).Decision; d.Reason != guard.PathAmbiguous {
 			t.Errorf("%q: %s", query, d.Reason)
 		}
 	}

@@ -1,17 +1,28 @@
 package gateway
 
 import (
+	"crypto"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/body"
+	"github.com/moat-gateway/moat/guard/bounds"
+	"github.com/moat-gateway/moat/guard/budget"
+	"github.com/moat-gateway/moat/guard/challenge"
 	"github.com/moat-gateway/moat/guard/cors"
+	"github.com/moat-gateway/moat/guard/identity"
+	"github.com/moat-gateway/moat/guard/identity/dpop"
+	"github.com/moat-gateway/moat/guard/identity/session"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/guard/scrub"
+	"github.com/moat-gateway/moat/guard/ticket"
+	"github.com/moat-gateway/moat/store/memory"
 	"github.com/moat-gateway/moat/web"
 	"github.com/moat-gateway/moat/wire"
 )
@@ -21,10 +32,31 @@ import (
 type Gateway struct {
 	state atomic.Pointer[state]
 	obs   *observer
+	// alerts remembers what has been told to whom.
+	alerts *alerter
 	// debts and inFlight are what the rate limits have counted. They outlive reloads.
 	debts    ratelimit.Store
 	inFlight ratelimit.InFlight
-	swap     chan struct{} // held while a configuration is exchanged
+	// spent is what has been spent of budgets where the configuration has no place to keep it, and
+	// underWay what is. They outlive reloads too.
+	spent    budget.Store
+	underWay budget.InFlight
+	// used is what this process has honoured of its tickets, which live as long as usedFor at
+	// most, and secret what they are made with if the configuration has none. They outlive
+	// reloads too.
+	used    *memory.Tickets
+	usedFor time.Duration
+	secret  []byte
+	// signer, proofs and sessions are what this process has of its own where the configuration
+	// has none to share. They outlive reloads.
+	signer   crypto.Signer
+	proofs   *dpop.Guard
+	sessions session.Store
+	// asks is the challenge guard in force, which has counted those who came.
+	asks        *challenge.Guard
+	asksPolicy  challenge.Policy
+	asksSecrets [][]byte
+	swap        chan struct{} // held while a configuration is exchanged
 	// writeIdle is how long a client may not take a byte, in ns; it is known when serving.
 	writeIdle atomic.Int64
 	drain     atomic.Bool
@@ -37,37 +69,108 @@ type exchange struct {
 	peer    bool       // the client is the connection's peer
 	secure  bool       // the client speaks TLS, to us or to a trusted proxy
 	upgrade string     // the protocol that the client asks to upgrade to
+	obs     *observer
+	w       http.ResponseWriter // nil if nobody has sent the request: see Decide
+	// body is the request's, held to the route's bounds; nil if it has none, or until somebody
+	// reads it.
+	body *bounds.Body
+	// caller is who makes the request, if that is known.
+	caller *identity.Principal
+	// session is the value of the cookie that says so, where the upstream gets the provider's
+	// token in its place.
+	session string
+	// account is the one that the request wants to get into, or "".
+	account string
 	// reports are the decisions of guards in report mode that would have ended the
 	// request.
 	reports []guard.Decision
-	grant   *ratelimit.Grant // what the rate limits have set aside for the request
-	dry     bool             // nothing may be charged
-	// trail is what each guard decided, if somebody asked for it: see Decide.
+	// spared is the first reason for which a guard in report mode would have refused the
+	// request, and refused says that another one has.
+	spared  guard.Reason
+	refused bool
+	// grants are what the rate limits have set aside for the request: those that count by what is
+	// known of any request, and those that count by who makes it.
+	grants [2]*ratelimit.Grant
+	dry    bool // nothing may be charged
+	// assumed is what is taken for granted: see Decide.
+	assumed Assumed
+	// honoured is what the request's ticket said.
+	honoured ticket.Honoured
+	// suspicion is why a client that looks like a program was let go on, and harder what it adds to
+	// the work for its tickets.
+	suspicion guard.Decision
+	harder    int
+	robot     bool // it has proved to be one that is known, which counts once: see nonces
+	// match is what the request's head told about its body and its answer, and whole the body if it
+	// had to be read.
+	match body.Match
+	whole *wholeBody
+	// budget is what the budgets have set aside for the request; nil if it has none.
+	budget *budget.Grant
+	// call is what the request asks of a model; nil if it asks none.
+	call *call
+	// members are what a refusal tells the client besides, in JSON.
+	members []string
+	// trail is what each guard decided, if somebody asked for it: see Verdict.
 	trail *[]Step
 }
 
 // ServeHTTP takes a request through the gate.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	st := g.state.Load()
-	var x exchange
+	x := exchange{w: w, obs: g.obs}
+	if st.observe != nil {
+		x.trail = new([]Step)
+	}
 	defer func() {
-		if x.grant != nil { // whatever panics: what is under way must not be counted for ever
-			x.grant.Release()
+		if x.body != nil {
+			x.body.Close() //nolint:errcheck // stops the transport from reading on; the server drains the rest.
 		}
+		if x.spared != guard.OK && !x.refused {
+			statsOf(st, &x).spared[x.spared].Add(1)
+		}
+		x.release() // whatever panics: what is under way must not be counted for ever
 	}()
 	d := st.admit(&x, w.Header(), r)
+	x.tellLimits(w.Header())
 	g.obs.limits.note(&x, d)
-	if st.shared != nil && x.grant != nil {
-		g.obs.store(st.shared, x.grant.Degraded)
+	for _, grant := range x.grants {
+		if st.shared != nil && grant != nil {
+			g.obs.store(st.shared, grant.Degraded)
+		}
 	}
-	if x.route != nil && x.route.limits != nil && d.Ends() {
+	if x.route != nil && d.Ends() {
 		st.charge(&x, r, d)
 	}
 	if len(x.reports) > 0 {
 		g.obs.report(st, &x, r)
 	}
+	if x.suspicion != (guard.Decision{}) {
+		g.obs.record(st, &x, r, x.suspicion, guard.Enforce)
+	}
+	d = st.tarpitted(&x, r, d)
+	if st.observe != nil && !d.Denied() { // a refusal is told where it is recorded
+		st.observe(r, x.verdict(d, w.Header()))
+	}
 	if d.Ends() {
+		x.refused = d.Denied()
+		if x.route != nil && x.route.noScript && d.Reason.Step() == guard.Ticket && challenge.WantsPage(r) {
+			g.wait(st, &x, w, r, d)
+			return
+		}
+		if x.signsIn(r, d) {
+			g.signIn(st, &x, w, r, d)
+			return
+		}
 		g.end(st, &x, w, r, d)
+		return
+	}
+	if answer := x.route.answer; answer != nil {
+		own := x                         // what a function value is given is on the heap; x need not be
+		x.grants = [2]*ratelimit.Grant{} // each is given back once
+		defer own.releaseLimits()
+		answer(st, &own, w, r)
+		x.spared, x.refused = own.spared, own.refused
 		return
 	}
 	g.forward(st, &x, w, r)
@@ -88,7 +191,8 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 		return d
 	}
 	rt := x.route
-	preflight := cors.IsPreflight(r)
+	// No browser's has an override, which would have the upstream do what nobody was asked about.
+	preflight := cors.IsPreflight(r) && bounds.Overrides(r.Header) == ""
 
 	addr, d := s.clientAddr.Decide(r)
 	x.client, x.peer = addr, s.direct
@@ -121,13 +225,77 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 			return d
 		}
 	}
-	if mode := rt.modes[guard.RateLimit]; rt.limits != nil {
-		d = x.limit(r)
-		if mode == guard.Enforce {
-			x.grant.SetHeaders(h)
-		}
-		if d = x.settle(guard.RateLimit, mode, d); d.Ends() {
+	if d = x.limit(r, 0); d.Ends() {
+		return d
+	}
+	if mode := rt.modes[guard.Bot]; s.bots != nil && mode != guard.Off && !preflight {
+		if d = x.settle(guard.Bot, mode, s.suspect(x, r)); d.Ends() {
 			return d
+		}
+	}
+	if mode := rt.modes[guard.Ticket]; rt.tickets == TicketsRequired && mode != guard.Off && !preflight {
+		d = s.ticket(x, r)
+		if mode == guard.Enforce {
+			ticket.SetHeaders(h, d.Reason)
+		}
+		if d = x.settle(guard.Ticket, mode, d); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.Identity]; rt.identity != nil && mode != guard.Off && !preflight {
+		d = s.identify(x, r)
+		if mode == guard.Enforce {
+			rt.identity.SetHeaders(h, d)
+		}
+		if d = x.settle(guard.Identity, mode, d); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.CSRF]; s.auth.csrf != nil && mode != guard.Off && !preflight && rt.answer == nil {
+		if d = x.settle(guard.CSRF, mode, s.forged(x, r)); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.Authorization]; rt.authorization != nil && mode != guard.Off && !preflight {
+		d = rt.authorization.Decide(x.caller, r, time.Now())
+		if mode == guard.Enforce {
+			rt.authorization.SetHeaders(h, d)
+		}
+		if d = x.settle(guard.Authorization, mode, d); d.Ends() {
+			return d
+		}
+	}
+	if !preflight {
+		if d = x.limit(r, 1); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.Budget]; rt.budgets != nil && mode != guard.Off && !preflight {
+		d = x.afford(h)
+		if d = x.settle(guard.Budget, budgetMode(mode, d), d); d.Ends() {
+			return d
+		}
+	}
+	if mode := rt.modes[guard.Body]; rt.body != nil && mode != guard.Off && !preflight {
+		if d = x.settle(guard.Body, mode, x.expects(r)); d.Ends() { // what is in the body is judged before it is forwarded
+			return d
+		}
+	}
+	if s.tickets != nil && !ownsPath(r.URL.Path) {
+		ticket.Strip(r) // wherever it was sent
+	}
+	if s.auth.csrf != nil && rt.answer == nil {
+		if rt.modes[guard.CSRF] == guard.Enforce && !preflight {
+			s.auth.csrf.SetCookie(h, r, time.Now())
+		}
+		s.auth.csrf.Strip(r.Header)
+	}
+	if rt.answer == nil {
+		dropCookies(r.Header)
+	}
+	if mode := rt.modes[guard.Cookie]; mode != guard.Off {
+		if d = x.settle(guard.Cookie, mode, rt.cookies.Request(r.Header, x.secure, mode)); d.Outcome == guard.Amend {
+			rt.stats.count(d.Reason, mode)
 		}
 	}
 	// No step above reads what is removed here, and what was refused needs no cleaning.
@@ -143,35 +311,6 @@ func (s *state) admit(x *exchange, h http.Header, r *http.Request) guard.Decisio
 		x.upgrade = up
 	}
 	return guard.Decision{}
-}
-
-// limit asks the route's rate limits for room.
-func (x *exchange) limit(r *http.Request) (d guard.Decision) {
-	facts := ratelimit.Facts{Client: x.client, Route: x.route.name, Method: r.Method}
-	if x.dry {
-		x.grant, d = x.route.limits.Peek(r.Context(), facts)
-	} else {
-		x.grant, d = x.route.limits.Decide(r.Context(), facts)
-	}
-	return d
-}
-
-// charge lets the client pay for what ended before the rate limits were asked.
-func (s *state) charge(x *exchange, r *http.Request, d guard.Decision) {
-	cost := x.route.cost.Refused
-	if d.Outcome == guard.Answer {
-		cost = x.route.cost.Preflight
-	}
-	if cost <= 0 || d.Reason.Step() == guard.RateLimit {
-		return
-	}
-	client := x.client
-	if !client.IsValid() { // it ended before the client was told
-		client, _ = s.clientAddr.Decide(r)
-	}
-	if client.IsValid() { // or whoever else is not known would pay
-		x.route.limits.Charge(r.Context(), ratelimit.Facts{Client: client, Route: x.route.name, Method: r.Method}, cost)
-	}
 }
 
 // settle applies a guard's mode to its decision: what is only reported does not happen.
@@ -227,7 +366,7 @@ func (s *state) route(x *exchange, r *http.Request) guard.Decision {
 		return guard.Denial(guard.RouteNotFound, "route", r.Method+" "+r.URL.Path, "a declared route")
 	} else if x.route = rt; fault == pathEncodedSlash && !rt.encodedSlash {
 		return guard.Denial(guard.PathAmbiguous, "path", r.URL.EscapedPath(), "no encoded slash or backslash")
-	} else if s.only == nil && s.respelt(r, rt) {
+	} else if s.only == nil && rt.answer == nil && s.respelt(r, rt) {
 		return guard.Denial(guard.PathAmbiguous, "path", r.URL.Path, "the spelling of the route that it would be in another one")
 	}
 	// These two would have the upstream tell what moat has added to the request, or open
@@ -293,12 +432,16 @@ func wantedMethod(r *http.Request) string {
 }
 
 func (s *state) lookup(r *http.Request) *route {
-	if s.only != nil {
+	mux := s.mux
+	switch {
+	case ownsPath(r.URL.Path):
+		mux = s.ownMux
+	case s.only != nil:
 		return s.only
 	}
 	method := r.Method
 	r.Method = wantedMethod(r)
-	h, _ := s.mux.Handler(r)
+	h, _ := mux.Handler(r)
 	r.Method = method
 	rt, _ := h.(*route) // anything else is ServeMux's own answer: no such path or method
 	return rt

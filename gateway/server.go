@@ -32,6 +32,8 @@ type ServerConfig struct {
 	WriteIdle time.Duration
 	// Grace is how long requests under way may take after the server was told to stop.
 	Grace time.Duration
+	// Handler, if set, stands around the gate on each of the Listeners.
+	Handler func(http.Handler) http.Handler
 	// Delay is the time between telling load balancers to stop sending and no longer
 	// accepting connections.
 	Delay time.Duration
@@ -65,22 +67,26 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 		servers   []*http.Server
 		listeners []net.Listener
 	)
+	var handler http.Handler = g
+	if c.Handler != nil {
+		handler = c.Handler(g)
+	}
 	closeAll := func() {
 		for _, l := range listeners {
 			l.Close() //nolint:errcheck // the error that made us stop counts.
 		}
 	}
-	listen := func(address string) (net.Listener, error) {
+	listen := func(setting, address string) (net.Listener, error) {
 		l, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {
 			closeAll()
-			return nil, fmt.Errorf("listen: %w", err)
+			return nil, fmt.Errorf("%s: %w", setting, err)
 		}
 		listeners = append(listeners, l)
 		return l, nil
 	}
 	for _, cfg := range c.Listeners {
-		l, err := listen(cfg.Address)
+		l, err := listen("listen", cfg.Address)
 		if err != nil {
 			return err
 		}
@@ -91,23 +97,29 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 		listeners[len(listeners)-1] = wire.Listen(l, wire.Options{
 			TLS: cfg.TLS, ProxyProtocol: cfg.ProxyProtocol, HeaderBytes: c.HeaderBytes,
 			HeadTimeout: c.HeaderTimeout, HandshakeTimeout: c.HeaderTimeout, WriteIdle: c.WriteIdle,
+			Hello: func() bool { return g.state.Load().bots != nil },
 			Refused: func(peer net.Addr, err error) {
 				g.obs.log.Debug("connection refused", slog.String("peer", peer.String()), slog.Any("error", err))
 			},
 		})
-		servers = append(servers, &http.Server{
-			Handler: g, ErrorLog: errorLog,
+		srv := &http.Server{
+			Handler: handler, ErrorLog: errorLog,
 			ReadHeaderTimeout: c.HeaderTimeout, IdleTimeout: c.Idle,
 			// HTTP/1.1 heads are bounded in wire; net/http adds some slack of its own.
 			MaxHeaderBytes: c.HeaderBytes,
 			// "OPTIONS *" is no exception to deny by default.
 			DisableGeneralOptionsHandler: true,
-			Protocols:                    protocols(cfg.TLS == nil),
+			Protocols:                    protocols(),
 			HTTP2:                        &http.HTTP2Config{WriteByteTimeout: c.WriteIdle, SendPingTimeout: c.Idle},
-		})
+			ConnContext:                  wire.ConnContext,
+		}
+		if cfg.TLS != nil {
+			srv.Handler = wire.RestoreTLS(handler)
+		}
+		servers = append(servers, srv)
 	}
 	if c.Admin != "" {
-		l, err := listen(c.Admin)
+		l, err := listen("admin", c.Admin)
 		if err != nil {
 			return err
 		}
@@ -117,6 +129,9 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 60 * time.Second,
 		})
 	}
+	sampling, stopSampling := context.WithCancel(ctx)
+	defer stopSampling()
+	go g.obs.series.run(sampling)
 	failed := make(chan error, len(servers))
 	for i, srv := range servers {
 		go func() {
@@ -125,6 +140,7 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 			}
 		}()
 	}
+	go g.alerts.run(ctx)
 	if started != nil {
 		started(addrs)
 	}
@@ -139,11 +155,12 @@ func (g *Gateway) Serve(ctx context.Context, c ServerConfig, started func(Addres
 	}
 }
 
-func protocols(plain bool) *http.Protocols {
+// protocols are all of them. On a listener with TLS, wire decides who comes with HTTP/2, by ALPN alone.
+func protocols() *http.Protocols {
 	var p http.Protocols
 	p.SetHTTP1(true)
-	p.SetHTTP2(!plain)
-	p.SetUnencryptedHTTP2(plain)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
 	return &p
 }
 

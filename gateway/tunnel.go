@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/wire"
 )
 
@@ -54,14 +55,25 @@ func (g *Gateway) tunnel(st *state, x *exchange, w http.ResponseWriter, r *http.
 				ended <- struct{}{}
 				return
 			}
+			x.budget.Passed(int64(n))
 		}
-		io.Copy(back, conn) //nolint:errcheck // whichever way it ends, it has ended.
+		pass(back, conn, x.budget) //nolint:errcheck // whichever way it ends, it has ended.
 		ended <- struct{}{}
 	}()
 	go func() {
-		io.Copy(conn, back) //nolint:errcheck // as above.
+		pass(conn, back, x.budget) //nolint:errcheck // as above.
 		ended <- struct{}{}
 	}()
 	// When one side is done the other has nobody left to talk to.
 	<-ended
+}
+
+// pass copies until one side ends, and counts what passes if somebody wants to know.
+func pass(dst io.Writer, src io.Reader, gr *budget.Grant) error {
+	if !gr.CountsBytes() {
+		_, err := io.Copy(dst, src) // which the kernel may do alone
+		return err
+	}
+	_, err := io.Copy(dst, gr.Count(io.NopCloser(src)))
+	return err
 }

@@ -8,7 +8,8 @@ import (
 	"net/url"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/moat-gateway/moat/guard/assertion"
+	"github.com/moat-gateway/moat/guard/credential"
 )
 
 const (
@@ -26,12 +27,16 @@ type upstream struct {
 	scheme, host string // of the connection
 	prefix       *url.URL
 	preserveHost bool
-	headers      http.Header
+	credential   *credential.Guard // nil if moat adds nothing to requests
+	speaks       bool              // the credential stands in the place of the caller's
+	owned        []string          // the headers that it sets
+	identity     *assertion.Guard  // nil if the upstream is told nothing about the caller
 	transport    http.RoundTripper
 	close        func()
 }
 
-func newUpstream(name string, u Upstream) (*upstream, error) {
+// newUpstream compiles an Upstream. old is the one that it replaces, or nil.
+func newUpstream(name string, u Upstream, old *upstream) (*upstream, error) {
 	var errs []error
 	if u.URL == nil {
 		return nil, errors.New("url: not set")
@@ -45,7 +50,7 @@ func newUpstream(name string, u Upstream) (*upstream, error) {
 	if u.URL.RawQuery != "" || u.URL.Fragment != "" {
 		errs = append(errs, fmt.Errorf("url: %q: only a path can be put before each request's", u.URL.Redacted()))
 	}
-	up := &upstream{name: name, scheme: u.URL.Scheme, host: u.URL.Host, preserveHost: u.PreserveHost, headers: make(http.Header)}
+	up := &upstream{name: name, scheme: u.URL.Scheme, host: u.URL.Host, preserveHost: u.PreserveHost}
 	if u.URL.Path != "" && u.URL.Path != "/" {
 		up.prefix = u.URL
 	}
@@ -62,12 +67,8 @@ func newUpstream(name string, u Upstream) (*upstream, error) {
 	default:
 		errs = append(errs, fmt.Errorf("url: %q: the scheme is http, https or h2c", u.URL.Redacted()))
 	}
-	for n, v := range u.Headers {
-		if !httpguts.ValidHeaderFieldName(n) || !httpguts.ValidHeaderFieldValue(v) {
-			errs = append(errs, fmt.Errorf("headers: %q: not a header name, or a value with control characters", n))
-			continue
-		}
-		up.headers.Set(n, v)
+	if err := up.setCredential(u, old); err != nil {
+		errs = append(errs, err)
 	}
 	if u.DialTimeout == 0 {
 		u.DialTimeout = defaultDialTimeout

@@ -114,8 +114,8 @@ func (m *Mode) UnmarshalText(b []byte) error {
 // closed set, fit for a metric label.
 type Kind uint8
 
-// The steps of the data path, in its order. Those from ClientAddr to Scrub
-// are guards and run in a Mode; the others always hold.
+// The steps of the data path, in its order. The guards among them, see Guards,
+// run in a Mode; the others always hold.
 const (
 	Wire Kind = iota
 	Host
@@ -125,12 +125,26 @@ const (
 	Bounds
 	CrossSite
 	RateLimit
+	Bot
+	Ticket
+	Challenge
+	Identity
+	CSRF
+	Authorization
+	Budget
+	Body
 	Scrub
+	Egress
+	Credential
 	Upstream
+	Cookie
 	numKinds
 )
 
-var kindNames = [numKinds]string{"wire", "host", "route", "client_address", "cors", "bounds", "cross_site", "rate_limit", "scrub", "upstream"}
+var kindNames = [numKinds]string{
+	"wire", "host", "route", "client_address", "cors", "bounds", "cross_site", "rate_limit", "bot", "ticket",
+	"challenge", "identity", "csrf", "authorization", "budget", "body", "scrub", "egress", "credential", "upstream", "cookie",
+}
 
 func (k Kind) String() string {
 	if k < numKinds {
@@ -140,7 +154,9 @@ func (k Kind) String() string {
 }
 
 // Guards returns the steps that run in a Mode, in the order of the data path.
-func Guards() []Kind { return []Kind{ClientAddr, CORS, Bounds, CrossSite, RateLimit, Scrub} }
+func Guards() []Kind {
+	return []Kind{ClientAddr, CORS, Bounds, CrossSite, RateLimit, Bot, Ticket, Identity, CSRF, Authorization, Budget, Body, Scrub, Cookie}
+}
 
 // Modes holds a Mode for each guard. The zero value enforces all.
 type Modes [numKinds]Mode

@@ -38,8 +38,9 @@ var (
 // Refuse answers with the reason's status and an application/problem+json document
 // (RFC 9457) that has its code, and the decision's id if there is one. It tells the
 // client nothing of the policy and nothing of what the request held.
-// id must be plain ASCII letters and digits.
-func Refuse(w http.ResponseWriter, r Reason, id string) {
+// id must be plain ASCII letters and digits. Each of members is one more member of the
+// document, such as "wait":5, in JSON.
+func Refuse(w http.ResponseWriter, r Reason, id string, members ...string) {
 	body, status := problems[r], r.Status()
 	if body == nil {
 		panic("guard: Refuse: " + r.String() + " refuses nothing")
@@ -48,13 +49,18 @@ func Refuse(w http.ResponseWriter, r Reason, id string) {
 	// no-store, or a stranger's refusal could be served from a cache in front of us to
 	// those who are welcome.
 	h["Content-Type"], h["Cache-Control"] = problemType, noStore
-	if id != "" {
-		head := body[:len(body)-1]
-		b := make([]byte, 0, len(head)+len(id)+len(`,"id":""}`))
-		b = append(b, head...)
-		b = append(b, `,"id":"`...)
-		b = append(b, id...)
-		body = append(b, `"}`...)
+	if id != "" || len(members) > 0 {
+		b := make([]byte, 0, len(body)+len(id)+len(`,"id":""`))
+		b = append(b, body[:len(body)-1]...)
+		if id != "" {
+			b = append(b, `,"id":"`...)
+			b = append(b, id...)
+			b = append(b, '"')
+		}
+		for _, m := range members {
+			b = append(append(b, ','), m...)
+		}
+		body = append(b, '}')
 	}
 	w.WriteHeader(status)
 	w.Write(body)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the programs that the tests run and this machine lacks, through the
-# system's own package manager, then the packages of the Express backend that the
-# end-to-end tests put behind moat.
+# system's own package manager, then the npm packages of the Express backend that the
+# end-to-end tests put behind moat, of the OpenID provider that they sign in at, of the
+# providers of models, and those that build the page's client.
 #
 # It says what is missing and what it is about to run before it runs it, asks every
 # program for its version afterwards, and fails when one does not answer. When nothing
@@ -23,16 +24,18 @@ curl       e2e        curl                                                      
 nginx      e2e        nginx                                                         nginx          nginx     nginx         nginx     nginx
 caddy      e2e        caddy                                                         caddy          caddy     caddy         caddy     caddy
 valkey     e2e        valkey-server,redis-server                                    redis-server   valkey    valkey        valkey    valkey
+xvfb       e2e        Xvfb                                                          xvfb           xorg-x11-server-Xvfb  xvfb  xorg-server-xvfb  -
 gcc        race       gcc                                                           gcc,libc6-dev  gcc       gcc,musl-dev  gcc       -
 '
-oldest_node=18
+oldest_node=20
 
 case $0 in
 */*) here=${0%/*} ;;
 *) here=. ;;
 esac
 root=$(cd "$here/.." && pwd)
-express=$root/e2e/express
+# The folders with npm packages of their own.
+npm_folders='e2e/express e2e/oidc e2e/providers client lab/web dashboard/web'
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -86,11 +89,13 @@ note_missing() {
 	missing="$missing $1"
 }
 
-# express_ready says whether npm finished after the lock file last changed: npm writes
-# this file last.
-express_ready() {
-	# shellcheck disable=SC3013 # dash, busybox, ksh and bash all know -nt
-	[ "$express/node_modules/.package-lock.json" -nt "$express/package-lock.json" ]
+# npm_unready prints the folders where npm has not finished since the lock file last
+# changed: npm writes this file last.
+npm_unready() {
+	for folder in $npm_folders; do
+		# shellcheck disable=SC3013 # dash, busybox, ksh and bash all know -nt
+		[ "$root/$folder/node_modules/.package-lock.json" -nt "$root/$folder/package-lock.json" ] || printf '%s ' "$folder"
+	done
 }
 
 manager=
@@ -172,6 +177,7 @@ verify() {
 	case $1 in
 	nginx) how=-v to=1 ;; # it says so on stderr
 	caddy) how=version ;;
+	xvfb) how=-help to=1 ;; # on stderr too, and it knows no version
 	esac
 	version=$("$path" "$how" 2>&"$to") || die "$path is there, but $path $how failed"
 	usable "$1" "$path" || die "$path is $version; the tests need $oldest_node or later" \
@@ -182,7 +188,7 @@ verify() {
 }
 
 rows note_missing
-if [ -z "$missing" ] && express_ready; then
+if [ -z "$missing" ] && [ -z "$(npm_unready)" ]; then
 	say "nothing to install"
 	exit 0
 fi
@@ -204,8 +210,8 @@ if [ -n "$missing" ]; then
 	rows verify
 fi
 
-if ! express_ready; then
-	say "running: npm ci --no-audit --no-fund, in e2e/express"
-	(cd "$express" && npm ci --no-audit --no-fund </dev/null)
-fi
+for folder in $(npm_unready); do
+	say "running: npm ci --no-audit --no-fund, in $folder"
+	(cd "$root/$folder" && npm ci --no-audit --no-fund </dev/null)
+done
 say "done"

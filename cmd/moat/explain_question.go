@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moat-gateway/moat/browser"
+	"github.com/moat-gateway/moat/config"
+	"github.com/moat-gateway/moat/config/onpaper"
 	"github.com/moat-gateway/moat/explain"
 	"github.com/moat-gateway/moat/explain/live"
 )
@@ -270,6 +272,18 @@ func (f *explainFlags) paste(ctx context.Context, s string) ([]asked, error) {
 	return f.ask(ctx, p.Questions)
 }
 
+// policy reads --config; it is nil without.
+func (f *explainFlags) policy() (*onpaper.Policy, error) {
+	if f.config == "" {
+		return nil, nil
+	}
+	loaded, err := config.Load(f.config)
+	if err != nil {
+		return nil, err
+	}
+	return onpaper.New(loaded)
+}
+
 // ask lets the flags have their say about the questions, and a server or a policy answer.
 func (f *explainFlags) ask(ctx context.Context, questions []explain.Question) ([]asked, error) {
 	policy, err := f.policy()
@@ -279,7 +293,7 @@ func (f *explainFlags) ask(ctx context.Context, questions []explain.Question) ([
 	var all []asked
 	for _, q := range questions {
 		if policy != nil && strings.HasPrefix(q.Request.URL, "/") {
-			q.Request.URL = policy.origin() + q.Request.URL
+			q.Request.URL = policy.Origin() + q.Request.URL
 		}
 		if err := f.apply(&q); err != nil {
 			return nil, err
@@ -289,7 +303,7 @@ func (f *explainFlags) ask(ctx context.Context, questions []explain.Question) ([
 		}
 		run := func() (*explain.Explanation, error) { return f.askServer(ctx, setting, q) }
 		if policy != nil {
-			run = func() (*explain.Explanation, error) { return setting.ExplainPolicy(q, policy.decide) }
+			run = func() (*explain.Explanation, error) { return setting.ExplainPolicy(q, policy.Decide) }
 		}
 		all = append(all, asked{explain.WithoutSecrets(strings.TrimSpace(q.Request.Method + " " + q.Request.URL)), run})
 	}

@@ -85,7 +85,8 @@ func resetCommand(admin *string) *cobra.Command {
 			"and method that a limit counts apart; \"everybody\" is the key that all clients share.\n" +
 			"What is counted at once is not reset: it ends by itself.\n\n" +
 			"  moat limits reset 203.0.113.7\n" +
-			"  moat limits reset 2001:db8::/64 GET /v1/ --limit visitor",
+			"  moat limits reset 2001:db8::/64 GET /v1/ --limit visitor\n" +
+			"  moat limits reset account=bob@example.com",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"key": {strings.Join(args, " ")}}

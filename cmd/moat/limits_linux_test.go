@@ -81,7 +81,7 @@ func drawn(t *testing.T, keys *os.File, text string) string {
 
 func limitedGate(t *testing.T) (g *gateway.Gateway, ask func(path, client string)) {
 	t.Helper()
-	l, err := config.Zero(config.ZeroConfig{Upstream: "http://127.0.0.1:1", Origins: []string{"https://app.example"}, Browserless: "allow", RateLimit: "60/h burst 1"})
+	l, err := config.Zero(config.ZeroConfig{Upstream: "http://127.0.0.1:1", Origins: []string{"https://app.example"}, Browserless: "allow", RateLimit: "60/h burst 1"}, config.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

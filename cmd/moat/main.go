@@ -19,10 +19,10 @@ import (
 	"github.com/moat-gateway/moat/explain"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(execute(os.Args[1:])) }
 
-// run executes a command line and returns its exit code.
-func run(args []string) int {
+// execute runs a command line and returns its exit code.
+func execute(args []string) int {
 	root := &cobra.Command{
 		Use:           "moat",
 		Short:         "A gateway that protects HTTP APIs where CORS cannot",
@@ -32,19 +32,19 @@ func run(args []string) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), limitsCommand(), explainCommand(), schemaCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), initCommand(), whyCommand(), limitsCommand(), budgetCommand(), alertCommand(), keyCommand(), explainCommand(), labCommand(), schemaCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("%s --help lists the flags", cmd.CommandPath())}
 	})
 	root.SetArgs(args)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
 	}
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
-	report(err)
+	report(cmd, err)
 	var usage usageError
 	if errors.As(err, &usage) || isCobraUsage(err) || faultyFlags(err) {
 		return 2
@@ -75,7 +75,7 @@ type hintedError struct {
 func (e hintedError) Unwrap() error { return e.error }
 
 // report prints an error by the rules above. Each fault of a configuration is a line.
-func report(err error) {
+func report(cmd *cobra.Command, err error) {
 	if faults, ok := errors.AsType[config.Faults](err); ok {
 		for _, f := range faults {
 			fmt.Fprintf(os.Stderr, "moat: error: %v\n", f)
@@ -93,7 +93,11 @@ func report(err error) {
 	case errors.As(err, &hinted):
 		fmt.Fprintf(os.Stderr, "moat: hint: %s\n", hinted.hint)
 	case isCobraUsage(err):
-		fmt.Fprintln(os.Stderr, "moat: hint: moat --help lists the commands")
+		what := "says what it takes"
+		if cmd.HasSubCommands() {
+			what = "lists the commands"
+		}
+		fmt.Fprintf(os.Stderr, "moat: hint: %s --help %s\n", cmd.CommandPath(), what)
 	}
 }
 

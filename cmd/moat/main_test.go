@@ -33,6 +33,8 @@ func TestScripts(t *testing.T) {
 			"replace": replace,
 			// exitcode CODE PROGRAM ARGUMENT... runs a program that must end with that code.
 			"exitcode": exitsWith,
+			// keyid NAME FILE sets a variable to the id of the API key in a file.
+			"keyid": keyID,
 			// backend NAME starts a server, and sets NAME to its address.
 			"backend": backend,
 			// asked REQUEST... fails unless the backend was asked just this since last time.

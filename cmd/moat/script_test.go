@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/moat-gateway/moat/guard/identity/apikey"
 )
 
 // waitFor URL STATUS [HEADER:VALUE | ~TEXT]... waits until URL answers with STATUS and
-// every TEXT, for at most ten seconds. The answer is left in the file "answer".
+// every TEXT, for at most 30 seconds. The answer is left in the file "answer".
 func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: waitfor URL STATUS [HEADER:VALUE | ~TEXT]...")
 	}
 	last := ""
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		r, err := http.NewRequest(http.MethodGet, args[0], nil)
 		ts.Check(err)
 		var texts []string
@@ -78,4 +80,19 @@ func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
 	if got := strconv.Itoa(code); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+// keyID NAME FILE sets a variable to the id of the API key that is all there is in a file, and
+// NAME_KEY to the key.
+func keyID(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: keyid NAME FILE")
+	}
+	text := strings.TrimSuffix(ts.ReadFile(args[1]), "\n")
+	id, ok := apikey.ID(text)
+	if !ok {
+		ts.Fatalf("%s does not hold a key, and nothing else", args[1])
+	}
+	ts.Setenv(args[0], id)
+	ts.Setenv(args[0]+"_KEY", text)
 }

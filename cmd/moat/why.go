@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moat-gateway/moat/gateway"
+	"github.com/moat-gateway/moat/guard"
 )
 
 func whyCommand() *cobra.Command {
@@ -82,7 +84,7 @@ func ask(cmd *cobra.Command, admin, path string) ([]byte, error) {
 // askAdmin asks a gate's admin listener.
 func askAdmin(ctx context.Context, method, admin, path string) (status int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+admin+path, http.NoBody)
-	if err != nil {
+	if _, _, split := net.SplitHostPort(admin); err != nil || split != nil || strings.Contains(admin, "/") {
 		return 0, nil, usageError{fmt.Errorf("--admin: %q: not host:port", admin), "for instance 127.0.0.1:9090"}
 	}
 	client := &http.Client{Timeout: 10 * time.Second}
@@ -115,12 +117,28 @@ func tell(w io.Writer, r gateway.Record) error {
 	if r.Mode != "enforce" {
 		outcome = "would be refused (mode " + r.Mode + ")"
 	}
+	switch {
+	case r.Code == guard.BotSuspected.String() && r.Mode == "enforce":
+		outcome = "went on; costs more where there are limits or tickets"
+	case r.Code == guard.BotSuspected.String():
+		outcome = "would cost more where there are limits or tickets (mode " + r.Mode + ")"
+	case r.Code == guard.CredentialEchoed.String():
+		outcome = "recorded; the answer was passed on, masked"
+	}
 	if r.Status > 0 {
 		outcome += " with " + strconv.Itoa(r.Status)
 	}
 	row(r.Code, outcome)
 	row("cause", r.Cause)
-	if r.Where != "" {
+	switch {
+	case r.Step == guard.Bot.String() && strings.HasPrefix(r.Where, "score "):
+		row("decided by", r.Where)
+		for signal := range strings.SplitSeq(r.Got, "; ") { // as guard/bot lists them
+			row("", signal)
+		}
+	case r.Step == guard.Body.String() && r.Got == "": // what stands there is not kept
+		row("decided by", r.Where)
+	case r.Where != "":
 		row("decided by", r.Where+": "+strconv.Quote(r.Got))
 	}
 	row("wanted", r.Want)

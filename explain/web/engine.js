@@ -44,7 +44,7 @@ export function warm() {
 
 /**
  * Asks the model.
- * @param {"explain"|"paste"} name
+ * @param {"explain"|"paste"|"play"} name
  * @param {string} input
  * @returns {Promise<object>}
  */

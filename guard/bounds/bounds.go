@@ -69,14 +69,22 @@ func overrides(name string) bool {
 	return false
 }
 
+// Overrides is the header that asks to take the request for another method, or "".
+func Overrides(h http.Header) string {
+	for name := range h {
+		if overrides(name) {
+			return name
+		}
+	}
+	return ""
+}
+
 // Decide judges a request by its head. It changes nothing and does not allocate when
 // it allows.
 func (g *Guard) Decide(r *http.Request) guard.Decision {
 	if !g.p.AllowMethodOverride {
-		for name := range r.Header {
-			if overrides(name) {
-				return guard.Denial(guard.MethodOverride, name, r.Header[name][0], "the method itself")
-			}
+		if name := Overrides(r.Header); name != "" {
+			return guard.Denial(guard.MethodOverride, name, r.Header[name][0], "the method itself")
 		}
 	}
 	if _, ok := g.methods[r.Method]; !ok {

@@ -356,7 +356,9 @@ func (g *Guard) setHeaders(h http.Header, from []string, preflight bool, reason 
 		g.setPreflight(h, from, reason)
 		return
 	}
-	allowed := reason == guard.CORSOriginAllowed
+	// "*" goes out with every answer, also where no Origin asks: it may be in a cache, and
+	// lacks the header then, when a page asks for it by CORS.
+	allowed := reason == guard.CORSOriginAllowed || g.origins.Any() && reason.Status() == 0
 	if !allowed {
 		switch {
 		case g.origins.Any():

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/moat-gateway/moat/guard"
+	"github.com/moat-gateway/moat/guard/identity"
+	"github.com/moat-gateway/moat/web"
 )
 
 // Down says what holds while a shared store cannot be asked.
@@ -78,10 +80,10 @@ func New(p Policy, s Store) (*Guard, error) {
 			errs = append(errs, fmt.Errorf("%q: the second limit by new address; a client is new to one of them only", r.Name))
 		}
 		for _, t := range c.tiers {
-			if len(t.v4) > 0 && t.v4[0].limit != (Limit{}) && !c.isNew && !t.v4[0].limit.Admits(g.cost) {
-				errs = append(errs, fmt.Errorf("%q: a request costs %d, and %s never has room for more than %d", r.Name, g.cost, t.v4[0].limit, t.v4[0].limit.burst()))
+			if l := t.known.v4; len(l) > 0 && l[0].limit != (Limit{}) && !c.isNew && !l[0].limit.Admits(g.cost) {
+				errs = append(errs, fmt.Errorf("%q: a request costs %d, and %s never has room for more than %d", r.Name, g.cost, l[0].limit, l[0].limit.burst()))
 			}
-			g.byClient = g.byClient || t.policy != ""
+			g.byClient = g.byClient || t.unknown.policy != "" || t.known.policy != ""
 		}
 		g.rules = append(g.rules, c)
 	}
@@ -91,7 +93,7 @@ func New(p Policy, s Store) (*Guard, error) {
 		switch {
 		case r.isNew:
 			return 0
-		case r.byAddress:
+		case r.byAddress, r.byIdentity, r.byAccount:
 			return 1
 		}
 		return 2
@@ -106,6 +108,11 @@ type Facts struct {
 	// address is not known are counted as one.
 	Client        netip.Addr
 	Route, Method string
+	// Principal is who makes the request, or nil if that is not known.
+	Principal *identity.Principal
+	// Account is the name of the account that the request wants to get into, as it stands
+	// there, or "": see ReadAccount.
+	Account string
 }
 
 // Grant is what Decide has set aside for a request. It is to be released when the
@@ -115,6 +122,8 @@ type Grant struct {
 	demands []Demand
 	results []Result
 	rules   []ruleOf // of each demand
+	asked   []asked  // of each rule
+	known   bool     // who makes the request
 	entered []Key
 	refused Key // that was refused, if one was
 	retry   time.Duration
@@ -122,11 +131,18 @@ type Grant struct {
 	Degraded error
 }
 
-// ruleOf is the rule, tier and level that a demand comes from.
+// ruleOf is the rule and level that a demand comes from, and what the rule tells the client.
 type ruleOf struct {
-	rule  *rule
-	tier  *tier
-	level *level
+	rule   *rule
+	level  *level
+	policy string
+}
+
+// asked is what a rule asks of a request.
+type asked struct {
+	tier   *tier
+	levels []level
+	who    string // of the keys
 }
 
 var grants = sync.Pool{New: func() any { return new(Grant) }}
@@ -167,7 +183,7 @@ func (g *Guard) Peek(ctx context.Context, f Facts) (*Grant, guard.Decision) {
 
 // Charge makes the client pay for something that has been decided already, such as a
 // request that another guard refused. It takes what room there is. It makes nobody known
-// who was new.
+// who was new, and no account pays for a request that does not name it.
 func (g *Guard) Charge(ctx context.Context, f Facts, cost int) {
 	if cost <= 0 {
 		return
@@ -189,30 +205,35 @@ func (g *Guard) Charge(ctx context.Context, f Facts, cost int) {
 // demand lists what a request asks for, of limits by new address only if it is to pass.
 func (g *Guard) demand(f *Facts, cost int, pass bool) *Grant {
 	gr, _ := grants.Get().(*Grant)
-	gr.g, gr.refused, gr.retry, gr.Degraded = g, Key{}, 0, nil
-	gr.demands, gr.results, gr.rules, gr.entered = gr.demands[:0], gr.results[:0], gr.rules[:0], gr.entered[:0]
+	gr.g, gr.refused, gr.retry, gr.Degraded, gr.known = g, Key{}, 0, nil, f.Principal != nil
+	gr.demands, gr.results, gr.rules, gr.asked, gr.entered = gr.demands[:0], gr.results[:0], gr.rules[:0], gr.asked[:0], gr.entered[:0]
 	f.Client = f.Client.Unmap().WithZone("") // one client, one key
-	if cost < 0 {
-		return gr
-	}
 	for i := range g.rules {
 		r := &g.rules[i]
-		t := r.tierOf(f.Client)
-		levels := t.levels(f.Client)
+		t := r.tierOf(f)
+		l := t.ladder(f.Principal)
+		a := asked{tier: t, levels: l.levels(f.Client)}
+		if len(a.levels) > 0 && (r.byIdentity || r.byAccount) {
+			a.who = r.who(f)
+		}
+		gr.asked = append(gr.asked, a)
+		if cost < 0 || !pass && r.byAccount && f.Account == "" {
+			continue // what ended before the account was told is not one of those without
+		}
 		each := cost
 		if r.isNew {
-			if !pass || len(levels) == 0 {
+			if !pass || len(a.levels) == 0 {
 				continue
 			}
 			each = 1 // a client is new once, whatever it asks for
-			gr.add(Demand{Key: Key{Limit: r.seen, Net: Narrowest(f.Client)}, Limit: seen, Cost: 1, Force: true}, ruleOf{r, t, &levels[0]})
+			gr.add(Demand{Key: Key{Limit: r.seen, Net: web.Narrowest(f.Client)}, Limit: seen, Cost: 1, Force: true}, ruleOf{r, &a.levels[0], l.policy})
 		}
-		for j := range levels {
-			l := &levels[j]
-			if l.limit == (Limit{}) {
+		for j := range a.levels {
+			at := &a.levels[j]
+			if at.limit == (Limit{}) {
 				continue
 			}
-			gr.add(Demand{Key: r.key(f, t, l.bits), Limit: l.limit, Cost: each, IfNew: r.isNew, Lease: r.lease}, ruleOf{r, t, l})
+			gr.add(Demand{Key: r.key(f, t, a.who, at.bits), Limit: at.limit, Cost: each, IfNew: r.isNew, Lease: r.lease}, ruleOf{r, at, l.policy})
 		}
 	}
 	return gr
@@ -229,18 +250,17 @@ func (gr *Grant) add(d Demand, of ruleOf) {
 func (gr *Grant) enter(f *Facts) guard.Decision {
 	for i := range gr.g.rules {
 		r := &gr.g.rules[i]
-		t := r.tierOf(f.Client)
-		levels := t.levels(f.Client)
-		for j := range levels {
-			l := &levels[j]
+		a := &gr.asked[i]
+		for j := range a.levels {
+			l := &a.levels[j]
 			if l.atOnce == 0 {
 				continue
 			}
-			k := r.key(f, t, l.bits)
+			k := r.key(f, a.tier, a.who, l.bits)
 			if !gr.g.inFlight.enter(k, l.atOnce) {
 				gr.leave()
 				gr.refused, gr.retry = k, time.Second // nobody knows when one of them ends
-				return guard.Denial(r.reason(true), "limit "+r.name, k.Text(), fmt.Sprintf("at most %d at once", l.atOnce))
+				return guard.Denial(r.reason(gr.known, true), "limit "+r.name, k.Text(), fmt.Sprintf("at most %d at once", l.atOnce))
 			}
 			gr.entered = append(gr.entered, k)
 		}
@@ -285,7 +305,7 @@ func (gr *Grant) decide(ctx context.Context, ok bool, err error) guard.Decision 
 	}
 	gr.refused = gr.demands[last].Key
 	of := gr.rules[last]
-	return guard.Denial(of.rule.reason(false), "limit "+of.rule.name, gr.refused.Text(), of.level.want)
+	return guard.Denial(of.rule.reason(gr.known, false), "limit "+of.rule.name, gr.refused.Text(), of.level.want)
 }
 
 // share divides the limits by the number of processes that share them.
@@ -315,51 +335,54 @@ func (gr *Grant) Release() {
 
 // SetHeaders tells the client its limits, by RateLimit-Policy and RateLimit (IETF
 // draft-ietf-httpapi-ratelimit-headers-10) and, after a refusal, Retry-After (RFC 9110
-// section 10.2.3). Of the policies it tells those that count the client by its address:
-// what others use, its neighbours or everybody together, is not told, only that there is
-// no more room. Keys are never told.
-func (gr *Grant) SetHeaders(h http.Header) {
-	if gr.retry > 0 && gr.retry != NeverAllowed {
-		h["Retry-After"] = []string{strconv.FormatInt(ceilSeconds(int64(gr.retry/time.Microsecond)), 10)}
-	}
-	if !gr.g.byClient || len(gr.demands) == 0 || gr.results[0] == (Result{}) {
-		return
-	}
+// section 10.2.3). Of the policies it tells those that count the client by its address, or
+// by who it is: what others use, its neighbours or everybody together, is not told, only
+// that there is no more room. Keys are never told. Grants that are nil are passed over.
+func SetHeaders(h http.Header, grants ...*Grant) {
 	var room [256]byte
-	policy, state := "", room[:0]
-	for i := 0; i < len(gr.demands); {
-		of := gr.rules[i]
-		left, reset := gr.results[i].Remaining, gr.results[i].Reset
-		for i++; i < len(gr.demands) && gr.rules[i].rule == of.rule; i++ {
-			if !gr.results[i].Allowed { // the network around it has no more
-				left, reset = 0, gr.results[i].Retry
-			}
-		}
-		if of.tier.policy == "" {
+	var some [4]string
+	policies, state := some[:0], room[:0] // policies in lines of their own: nothing need be put together
+	for _, gr := range grants {
+		if gr == nil {
 			continue
 		}
-		if policy == "" {
-			policy = of.tier.policy
-		} else {
-			policy += ", " + of.tier.policy
-			state = append(state, ", "...)
+		if gr.retry > 0 && gr.retry != NeverAllowed {
+			h["Retry-After"] = []string{strconv.FormatInt(ceilSeconds(int64(gr.retry/time.Microsecond)), 10)}
 		}
-		state = append(state, '"')
-		state = append(state, of.rule.name...)
-		state = append(state, `";r=`...)
-		state = strconv.AppendInt(state, int64(max(left, 0)), 10)
-		state = append(state, ";t="...)
-		state = strconv.AppendInt(state, int64((reset+time.Second-1)/time.Second), 10)
+		if !gr.g.byClient || len(gr.demands) == 0 || gr.results[0] == (Result{}) {
+			continue
+		}
+		for i := 0; i < len(gr.demands); {
+			of := gr.rules[i]
+			left, reset := gr.results[i].Remaining, gr.results[i].Reset
+			for i++; i < len(gr.demands) && gr.rules[i].rule == of.rule; i++ {
+				if !gr.results[i].Allowed { // the network around it has no more
+					left, reset = 0, gr.results[i].Retry
+				}
+			}
+			if of.policy == "" {
+				continue
+			}
+			if policies = append(policies, of.policy); len(policies) > 1 {
+				state = append(state, ", "...)
+			}
+			state = append(state, '"')
+			state = append(state, of.rule.name...)
+			state = append(state, `";r=`...)
+			state = strconv.AppendInt(state, int64(max(left, 0)), 10)
+			state = append(state, ";t="...)
+			state = strconv.AppendInt(state, int64((reset+time.Second-1)/time.Second), 10)
+		}
 	}
-	if policy == "" {
+	if len(policies) == 0 {
 		return
 	}
 	if h["Ratelimit"] != nil { // another Guard's
-		h["Ratelimit-Policy"], h["Ratelimit"] = append(h["Ratelimit-Policy"], policy), append(h["Ratelimit"], string(state))
+		h["Ratelimit-Policy"], h["Ratelimit"] = append(h["Ratelimit-Policy"], policies...), append(h["Ratelimit"], string(state))
 		return
 	}
-	values := []string{policy, string(state)}
-	h["Ratelimit-Policy"], h["Ratelimit"] = values[0:1:1], values[1:2:2]
+	values := append(append(make([]string, 0, len(policies)+1), string(state)), policies...)
+	h["Ratelimit"], h["Ratelimit-Policy"] = values[:1:1], values[1:]
 }
 
 // Headers are those that SetHeaders may set. A page of another origin can read them if
@@ -367,18 +390,19 @@ func (gr *Grant) SetHeaders(h http.Header) {
 func Headers() []string { return []string{"RateLimit", "RateLimit-Policy", "Retry-After"} }
 
 // Handler refuses what Decide refuses. It counts by the address of the connection's peer,
-// so behind a proxy clientaddr's Handler belongs in front of it. Route is the pattern
-// that a ServeMux in front has matched.
+// so behind a proxy clientaddr's Handler belongs in front of it. Route is the pattern that a
+// ServeMux in front has matched, and Principal whom identity's Handler in front has found. It
+// knows of no account.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var f Facts
 		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			f.Client = ap.Addr().Unmap().WithZone("")
 		}
-		f.Route, f.Method = r.Pattern, r.Method
+		f.Route, f.Method, f.Principal = r.Pattern, r.Method, identity.FromContext(r.Context())
 		gr, d := g.Decide(r.Context(), f)
 		defer gr.Release()
-		gr.SetHeaders(w.Header())
+		SetHeaders(w.Header(), gr)
 		if d.Denied() {
 			guard.Refuse(w, d.Reason, "")
 			return

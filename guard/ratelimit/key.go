@@ -6,13 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/moat-gateway/moat/web"
 )
 
 // Text is the key as an operator reads it, without the limit's name: "203.0.113.7",
-// "everybody", "2001:db8::/64 GET /v1/". ParseKey reads it.
+// "everybody", "2001:db8::/64 GET /v1/", "principal=accounts|alice". ParseKey reads it.
 func (k Key) Text() string {
 	s := ""
-	for _, part := range []string{netText(k.Net), k.Method, k.Route} {
+	for _, part := range []string{netText(k.Net), k.Who, k.Method, k.Route} {
 		if part != "" {
 			if s != "" {
 				s += " "
@@ -39,12 +41,13 @@ func netText(p netip.Prefix) string {
 	return p.String()
 }
 
-// ParseKey reads what Text has written of one of the limit's keys. An address, and
-// "everybody", may stand alone where the limit counts by route or method too: the key then
+// ParseKey reads what Text has written of one of the limit's keys. An address, Key.Who and
+// "everybody" may stand alone where the limit counts by route or method too: the key then
 // has neither, and stands for all of them.
 //
 // An address stands for the network that it is counted by first: see Wider. Of clients
-// whose address is not known, a route that is named like an address is read as one.
+// whose address is not known, a route that is named like an address is read as one. What
+// Key.Who escapes may stand there as it is, but for what separates its parts.
 func (r Rule) ParseKey(text string) (Key, error) {
 	k := Key{Limit: r.Name}
 	switch text {
@@ -54,20 +57,31 @@ func (r Rule) ParseKey(text string) (Key, error) {
 		return Key{}, errors.New("no key")
 	}
 	byRoute, byMethod, rest := slices.Contains(r.By, Route), slices.Contains(r.By, Method), text
-	if slices.Contains(r.By, Address) {
+	byAddress, who := slices.Contains(r.By, Address), r.parts(true)
+	if byAddress || r.byIdentity() {
 		word, tail, _ := strings.Cut(text, " ")
 		net, isNet, err := parseNet(word)
 		switch {
 		case err != nil:
 			return Key{}, err
-		case isNet && tail == "":
-			k.Net = net
-			return k, nil
 		case isNet:
 			k.Net, rest = net, tail
-		case !byRoute && !byMethod:
+		case !byRoute && !byMethod && len(who) == 0:
 			return Key{}, fmt.Errorf("%q: neither an address nor a network", word)
 		}
+	}
+	if word, tail, _ := strings.Cut(rest, " "); len(who) > 0 && isPart(word) {
+		who, err := r.parseWho(word)
+		if err != nil {
+			return Key{}, err
+		}
+		k.Who, rest = who, tail
+	}
+	switch {
+	case rest == "" && (k.Net.IsValid() || k.Who != ""):
+		return k, nil
+	case len(who) > 0 && k.Who == "" && !byRoute && !byMethod:
+		return Key{}, fmt.Errorf("%q: this limit counts by %s=…", rest, strings.Join(who, "=…,"))
 	}
 	if byMethod {
 		k.Method, rest, _ = strings.Cut(rest, " ")
@@ -90,7 +104,7 @@ func (r Rule) ParseKey(text string) (Key, error) {
 // parseNet reads an address or a network that clients are counted by.
 func parseNet(s string) (p netip.Prefix, isNet bool, err error) {
 	if a, aErr := netip.ParseAddr(s); aErr == nil {
-		return Narrowest(a), true, nil
+		return web.Narrowest(a), true, nil
 	}
 	p, pErr := netip.ParsePrefix(s)
 	if pErr != nil {
@@ -104,16 +118,6 @@ func parseNet(s string) (p netip.Prefix, isNet bool, err error) {
 		return netip.Prefix{}, true, fmt.Errorf("%q: %s", s, words)
 	}
 	return p.Masked(), true, nil
-}
-
-// Narrowest is the network that stands for a client: its address (IPv4), or its /64.
-func Narrowest(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a = a.Unmap().WithZone(""); a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits) // the zero Prefix for no address
-	return p
 }
 
 // isToken reports whether s can be a method: RFC 9110 section 5.6.2.

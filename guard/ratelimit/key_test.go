@@ -21,6 +21,10 @@ var everyBy = [][]ratelimit.Fact{
 	{ratelimit.Address, ratelimit.Method},
 	{ratelimit.Address, ratelimit.Route},
 	{ratelimit.Address, ratelimit.Route, ratelimit.Method},
+	{ratelimit.Account},
+	{ratelimit.Principal},
+	{ratelimit.Principal, ratelimit.Route, ratelimit.Method},
+	{ratelimit.Address, ratelimit.Credential, ratelimit.Account},
 }
 
 func has(by []ratelimit.Fact, f ratelimit.Fact) bool {
@@ -73,6 +77,17 @@ func TestParseKey(t *testing.T) {
 		{1, "2001:db8::/48", ratelimit.Key{Net: net("2001:db8::/48")}},
 		{1, "everybody", ratelimit.Key{}}, // whose address is not known
 		{8, "203.0.113.7", ratelimit.Key{Net: net("203.0.113.7/32")}},
+		{9, "account=Bob@C.test", ratelimit.Key{Who: "account=bob@c.test"}},
+		{9, "account=a%20b", ratelimit.Key{Who: "account=a%20b"}},
+		{9, "account=a%zz", ratelimit.Key{Who: "account=a%25zz"}},
+		{9, "account=" + strings.Repeat("A", 200), ratelimit.Key{Who: "account=~c2a908d98f5df987ade41b5fce213067"}},
+		{10, "principal=accounts|Alice", ratelimit.Key{Who: "principal=accounts|Alice"}},
+		{10, "203.0.113.7", ratelimit.Key{Net: net("203.0.113.7/32")}},
+		{11, "principal=accounts|alice", ratelimit.Key{Who: "principal=accounts|alice"}},
+		{11, "principal=accounts|alice GET /v1/", ratelimit.Key{Who: "principal=accounts|alice", Method: "GET", Route: "/v1/"}},
+		{12, "203.0.113.7 api_key=keys|k1,account=bob", ratelimit.Key{Net: net("203.0.113.7/32"), Who: "api_key=keys|k1,account=bob"}},
+		{12, "203.0.113.7 principal=a|b,account=bob", ratelimit.Key{Net: net("203.0.113.7/32"), Who: "principal=a|b,account=bob"}},
+		{12, "203.0.113.7 account=bob", ratelimit.Key{Net: net("203.0.113.7/32"), Who: "account=bob"}},
 		{8, "203.0.113.7 GET GET /v1/", ratelimit.Key{Net: net("203.0.113.7/32"), Method: "GET", Route: "GET /v1/"}},
 	} {
 		c.want.Limit = "l"
@@ -96,6 +111,13 @@ func TestParseKeySaysWhatIsWrong(t *testing.T) {
 		{1, "2001:db8::/32", `"2001:db8::/32": an IPv6 client is counted by its /64, /56 and /48`},
 		{1, "203.0.113.7 GET", `"GET": more than this limit counts by`},
 		{3, "/v1/", `"/v1/": not a method, which this limit counts by`},
+		{9, "bob", `"bob": this limit counts by account=…`},
+		{9, "203.0.113.7", `"203.0.113.7": this limit counts by account=…`},
+		{9, "account=bob GET", `"GET": more than this limit counts by`},
+		{9, "account=bob,account=eve", `"account=bob,account=eve": this limit counts by account=…`},
+		{10, "account=bob", `"account=bob": this limit counts by principal=…`},
+		{11, "principal=a|b GET", "lacks the route, which this limit counts by"},
+		{12, "203.0.113.7 api_key=k", `"api_key=k": this limit counts by api_key=…,account=…`},
 		{8, "203.0.113.7 GET", "lacks the route, which this limit counts by"},
 		{8, "203.0.113.7 /v1/", `"/v1/": not a method, which this limit counts by`},
 	} {
@@ -107,7 +129,7 @@ func TestParseKeySaysWhatIsWrong(t *testing.T) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	for i, s := range []string{"everybody", "203.0.113.7", "2001:db8::/64 GET /v1/", "GET GET /", "x\x00 y", "0.0.0.0/32 everybody"} {
+	for i, s := range []string{"everybody", "203.0.113.7", "2001:db8::/64 GET /v1/", "GET GET /", "x\x00 y", "0.0.0.0/32 everybody", "account=b%zz", "principal=,account=~", "0.0.0.0/32 api_key=%41,account=A"} {
 		f.Add(i, s)
 	}
 	f.Fuzz(func(t *testing.T, i int, text string) {

@@ -12,6 +12,10 @@ type Key struct {
 	Limit string
 	// Net is the network of the client.
 	Net netip.Prefix
+	// Who is the principal, the API key, the claims or the account, as in
+	// "principal=accounts|alice" or "claim:org=acme,account=bob". It is printable ASCII
+	// without blanks, and of a bounded length.
+	Who string
 	// Route and Method are those of the request.
 	Route, Method string
 }

@@ -14,8 +14,9 @@ import (
 )
 
 // Watch remembers who is limited now and who asks most, so that an operator can be told.
-// It decides nothing. Its memory is fixed, at about 1 MiB, so that a flood of new clients
-// costs no more; no goroutine cleans up, and a request that is admitted allocates nothing.
+// It decides nothing. Its memory is fixed, at about 1 MiB, and as much again for the names of
+// those who are limited by name, so that a flood of new clients costs no more; no goroutine
+// cleans up, and a request that is admitted allocates nothing.
 //
 // Whom it remembers is chosen by a seeded hash, as in store/memory: a client, or a key, has
 // one of 512 sets with 8 places. What follows from that:

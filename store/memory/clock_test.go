@@ -260,6 +260,22 @@ func TestAClockReadLongAgoForgivesNothing(t *testing.T) {
 	}
 }
 
+// Between reading the clock and asking, the debt that a narrower limit would cut may have
+// been forgotten.
+func TestAClockReadLongAgoIsReadAgain(t *testing.T) {
+	s := New(0)
+	s.start = s.start.Add(-time.Hour)
+	wide := ratelimit.Demand{Limit: ratelimit.Limit{Count: 1000, Per: time.Second, Burst: 10}, Cost: 10}
+	narrow := wide
+	narrow.Limit.Burst, narrow.Cost = 3, 0
+	r := make([]ratelimit.Result, 2)
+	s.take(100, []ratelimit.Demand{wide}, r)
+	wide.Cost = 1
+	if !s.take(200, []ratelimit.Demand{narrow, wide}, r) || !r[0].New {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestALimitBeyondTheHorizonIsForgottenAtTheHorizon(t *testing.T) {
 	// Limit.Share makes such limits of slow ones with a small burst.
 	l := ratelimit.Limit{Count: 1, Per: 31 * 24 * time.Hour}.Share(10)

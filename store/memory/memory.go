@@ -1,4 +1,5 @@
-// Package memory keeps the debts of ratelimit.Limits in the memory of one process.
+// Package memory keeps the debts of ratelimit.Limits in the memory of one process, and the
+// uses of tickets, see Tickets.
 //
 // All memory is taken at once, by New, and never grows: a flood of new clients costs no more
 // than the table that the operator chose. No goroutine cleans up, no request waits for
@@ -27,6 +28,18 @@
 // are charged one after the other and taken back if the last room has gone meanwhile, so a
 // request that comes in between may be refused, or its client be taken for known, though a
 // microsecond later it would not.
+//
+// # Tickets
+//
+// Tickets remembers which uses of tickets, and which solved challenges, have been honoured.
+// It is the opposite of a Store in one thing: nothing is ever forgotten early, for what is
+// forgotten could be honoured twice. It fails closed: when there is no room it gives out no
+// number, marks nothing and says ticket.ErrFull, and room comes back as tickets expire. Its
+// lineage is that of the process, so nothing issued by an earlier one is honoured.
+//
+// A ticket costs 4 bytes, whatever the number of its uses, and a mark 17. They are kept by the
+// clock that nobody can turn, for the lifetime and 10 seconds. A caller reads the clock
+// before it asks for the number of a ticket that expires that long after.
 package memory
 
 import (
@@ -151,6 +164,8 @@ func (s *Store) take(now int64, demands []ratelimit.Demand, results []ratelimit.
 		if s.chargeAll(now, demands, results, ps) {
 			return true
 		}
+		// What look has found with a later clock would be found again, and decide not see it.
+		now = max(now, s.now())
 	}
 	for i := range demands {
 		if !results[i].Allowed {

@@ -1,4 +1,5 @@
-// Package storetest has the tests that every ratelimit.Store must pass.
+// Package storetest has the tests that every ratelimit.Store must pass, and every
+// ticket.Store: see RunTickets.
 //
 // They run against real time, since a store may live on a server whose clock cannot be
 // turned, and hold on a machine that stops for seconds: what they demand is computed from
@@ -441,6 +442,12 @@ func keys(c client) {
 		{Route: "b"},
 		{Method: "a"},
 		{Method: "b"},
+		{Who: "a"},
+		{Who: "b"},
+		{Limit: "a", Who: "a"},
+		{Who: "a", Route: "a"},
+		{Who: "192.0.2.0/24"},
+		{Net: net("192.0.2.0/24"), Who: "a"},
 		{Net: net("0.0.0.0/0")},
 		{Net: net("::/0")},
 		{Net: net("192.0.2.0/24")},
@@ -485,6 +492,10 @@ func keys(c client) {
 			ratelimit.Key{Method: "a", Limit: sep + "a"},
 			ratelimit.Key{Limit: "a" + sep, Method: "a"},
 			ratelimit.Key{Limit: "a", Method: sep + "a"},
+			ratelimit.Key{Who: "a" + sep, Route: "a"},
+			ratelimit.Key{Who: "a", Route: sep + "a"},
+			ratelimit.Key{Limit: "a" + sep, Who: "a"},
+			ratelimit.Key{Limit: "a", Who: sep + "a"},
 			ratelimit.Key{Limit: "a" + sep + "a"},
 			ratelimit.Key{Limit: sep},
 			ratelimit.Key{Route: sep},

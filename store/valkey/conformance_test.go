@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/moat-gateway/moat/guard/budget"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/store/storetest"
 	"github.com/moat-gateway/moat/store/valkey"
@@ -25,12 +26,22 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestConformanceOfBudgets(t *testing.T) {
+	server := valkeytest.Start(t)
+	storetest.RunBudgets(t, func(t *testing.T) budget.Store {
+		return open(t, patient(valkey.Config{Addresses: []string{server.Addr}, Prefix: t.Name()})).Budgets()
+	})
+}
+
 func TestConformanceInACluster(t *testing.T) {
 	thorough(t)
 	c := valkeytest.StartCluster(t, 3)
 	cfg := func(t *testing.T) valkey.Config {
 		return patient(valkey.Config{Addresses: c.Addresses(), Mode: valkey.Cluster, Prefix: t.Name()})
 	}
+	t.Run("budgets", func(t *testing.T) {
+		storetest.RunBudgets(t, func(t *testing.T) budget.Store { return open(t, cfg(t)).Budgets() })
+	})
 	t.Run("in one slot", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) ratelimit.Store { return open(t, cfg(t)) })
 	})

@@ -37,6 +37,7 @@ var (
 	errClosed     = errors.New("the store is closed")
 	errDial       = errors.New("no connection")
 	errReply      = errors.New("the server answers what the script does not say")
+	errPeriod     = errors.New("the server's clock is in another period each time it is asked")
 	errLater      = errors.New("to be connected later")
 )
 

@@ -1,5 +1,6 @@
 // Package valkey keeps the debts of ratelimit.Limits in Valkey or Redis, for processes that
-// share limits.
+// share limits; which uses of tickets have been honoured, see Tickets; who is signed in, see Sessions; and what
+// has been spent of budgets, see Budgets.
 //
 // Without it each process counts for itself, and a client that reaches all of them gets its
 // limit from each. With it a limit holds for all together, at the price of one round trip
@@ -66,6 +67,70 @@
 // get no lease, so each of their requests is asked for, and refusals are forgotten, so they
 // are asked for again. A flood of strangers never takes room from a lease.
 //
+// # Tickets
+//
+// Tickets fails closed, where Takes do not: who can disturb the server could otherwise have
+// a ticket honoured twice. A use is honoured if the server says in time that it was the
+// first, and at no other time. One that was not answered in time may have been marked, and
+// is spent. While the server cannot be asked there are no numbers either; a Guard then
+// issues tickets that are good for one process.
+//
+// A server may also forget without saying so: it is started again, empty or with the data of
+// an hour ago; its data are deleted; a replica takes over that lacks the last writes. So a
+// lineage is at home in one process of a server, for as long as that is a primary. Every
+// script looks, before it marks anything, whether the lineage that it is asked about is the
+// one in the server and at home there. If not, the lineage has ended, all its tickets with
+// it, and the first process that notices begins another, in one script, so all agree. What a
+// primary honours that has been replaced and does not know it is of its own lineage, which is
+// unknown to the next one. Ranges of numbers have a key each; if it is gone, evicted or
+// expired, nothing of the range is honoured. A process notices a new lineage with the next
+// use or mark, or after 2 seconds; what it issues until then is refused.
+//
+// A lineage also ends without need: when the server gets its first replica, or has had none
+// for an hour, and when keys have been evicted and Once is asked. Clients then get new tickets.
+//
+// What Once marks has no number, so a Guard honours nothing that was issued before the
+// lineage began. It has to look at Lineage after it has asked Once: a lineage that began in
+// between is then seen. Two things are left to the operator. A primary that has been cut off
+// and one that has replaced it could each honour a mark issued after that, until the former
+// is noticed: min-replicas-to-write makes the former refuse. And the server forgets marks by
+// its clock, which must not be set forward.
+//
+// A ticket costs 5 bytes, a mark about 150, and a use one round trip; numbers are reserved
+// 1,024 at a time, so that a number costs none. Whoever presents a number of a range that is
+// reserved but not yet given out is not refused here: only the process that reserved it could
+// tell, and only a holder of the secret can make such a ticket. In a cluster all tickets are
+// in one slot, and one node does all the work, some 50,000 uses a second.
+//
+// # Sessions
+//
+// Sessions too fails closed: without the server nobody is signed in. What it holds is sealed by
+// package session, so who can read it has nothing; who can write to it can end sessions, let
+// them last up to their lifetime, and have a logout token honoured twice. A server that has lost
+// its memory has signed everybody out. One that goes back to an older state, or is replaced by a
+// replica that lacks the last writes, may know a session again that was ended just before; a
+// process keeps no session of its own that would tell.
+//
+// Entries expire by the server's clock. A memory limit with an eviction policy ends sessions
+// that are in use, and forgets that a logout token was used; with noeviction nobody can sign in
+// while it is reached. An entry costs its content and some 400 bytes, an index some 200. Every
+// request of a session is a round trip. In a cluster all sessions are in one slot.
+//
+// # Budgets
+//
+// Budgets too fails closed: what cannot be counted is not spent. Each process could count alone, as Takes
+// do, but money would then be spent as often as there are processes, and whoever can disturb the server
+// could have it. All demands of a call are decided in one script, with the kill switch, on the server's clock and in its
+// period; all keys are in one slot, so that this holds in a cluster as well, where one node does all the work.
+//
+// What the server forgets is given back: one that comes back empty or with older data, a replica that takes over and
+// lacks the last writes, eviction. Give it appendonly yes and maxmemory-policy noeviction. The accounts of a
+// budget and period are one hash, some 120 bytes for each of at most budget.MaxAccounts; beside it stand the 128 that
+// have used most. They expire an hour after their period has ended.
+//
+// A Reserve that was not answered in time, or whose connection was lost, may have been counted, once or twice. What is given back
+// by Settle is given back once at most; if that is lost, what was set aside stays spent.
+//
 // # Servers and permissions
 //
 // Valkey 7.2 or later, or Redis 6.2 or later. The user needs, with "moat" for the prefix:
@@ -73,6 +138,18 @@
 //	user moat-standalone on >PASSWORD resetchannels resetkeys ~moat:* -@all +eval +evalsha +time +get +set +del +zadd +zrem +zremrangebyscore +zcard +pexpire
 //	user moat-cluster on >PASSWORD resetchannels resetkeys ~moat:* -@all +eval +evalsha +time +get +set +del +zadd +zrem +zremrangebyscore +zcard +pexpire +cluster|slots +cluster|shards +asking
 //	user moat-sentinel on >PASSWORD resetchannels resetkeys -@all +sentinel|get-master-addr-by-name
+//
+// To have tickets in the same servers, the first or the second needs in addition:
+//
+//	user moat-tickets +info +hget +hmget +hset +hincrby +exists +setbit
+//
+// And to have sessions there:
+//
+//	user moat-sessions +hget +hmget +hset +exists +pttl +zrange
+//
+// And to have budgets there:
+//
+//	user moat-budgets +exists +hget +hset +hdel +hlen +zremrangebyrank +zrevrange +ttl +pttl +expireat
 //
 // The first is also for the servers that Sentinels watch over, the last for the Sentinels.
 package valkey

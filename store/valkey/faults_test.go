@@ -168,6 +168,7 @@ func TestAServerThatIsPausedCostsSomeRequestsTheTimeout(t *testing.T) {
 type proxy struct {
 	addr         string
 	accept, each atomic.Int64 // nanoseconds, before a connection is served and before each answer
+	cut          atomic.Bool  // the next answer is not passed on, and its connection is closed
 }
 
 func startProxy(t *testing.T, to string) *proxy {
@@ -209,6 +210,9 @@ func (p *proxy) serve(in net.Conn, to string) {
 			return
 		}
 		time.Sleep(time.Duration(p.each.Load()))
+		if p.cut.CompareAndSwap(true, false) {
+			return
+		}
 		if _, err := in.Write(buf[:n]); err != nil {
 			return
 		}

@@ -8,9 +8,11 @@ import (
 	"github.com/moat-gateway/moat/guard/ratelimit"
 )
 
-// keyName is the name of a key on the server: prefix:{tag}:limit:network:method:route.
+// keyName is the name of a key on the server: prefix:{tag}:limit:network:method:route, and
+// :who where somebody is counted by name.
 // What is in braces chooses the slot in a cluster: for all networks of one client it is
-// the widest that a limit counts by, so that they are asked in one script.
+// the widest that a limit counts by, so that they are asked in one script. Who is counted by
+// name alone has a slot of his own, or all users would be on one node.
 //
 // Different keys have different names: fields are separated by colons, and colons in
 // them are escaped. A network of IPv6, which is full of them, stands in brackets.
@@ -30,14 +32,22 @@ func keyName(prefix string, k ratelimit.Key) string {
 	b = append(b, ':')
 	b = appendEscaped(b, k.Method)
 	b = append(b, ':')
-	return string(appendEscaped(b, k.Route))
+	b = appendEscaped(b, k.Route)
+	if k.Who != "" {
+		b = append(b, ':')
+		b = appendEscaped(b, k.Who)
+	}
+	return string(b)
 }
 
 // The widest networks that a client is counted by.
 const widest4, widest6 = 24, 48
 
 func appendTag(b []byte, k ratelimit.Key) []byte {
-	if !k.Net.IsValid() {
+	switch {
+	case !k.Net.IsValid() && k.Who != "":
+		return appendEscaped(b, k.Who)
+	case !k.Net.IsValid():
 		return appendEscaped(b, k.Limit)
 	}
 	bits := widest6

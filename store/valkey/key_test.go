@@ -42,7 +42,9 @@ func TestKeyNamesAreReadable(t *testing.T) {
 	for want, k := range map[string]ratelimit.Key{
 		"moat:{203.0.113.0/24}:login:[203.0.113.7/32]:POST:/v1/login": {Limit: "login", Net: net("203.0.113.7/32"), Method: "POST", Route: "/v1/login"},
 		"moat:{2001:db8:1::/48}:all:[2001:db8:1:2::/64]::":            {Limit: "all", Net: net("2001:db8:1:2::/64")},
-		"moat:{all}:all:::":                     {Limit: "all"},
+		"moat:{all}:all:::": {Limit: "all"},
+		"moat:{principal=accounts|alice}:user::::principal=accounts|alice":                  {Limit: "user", Who: "principal=accounts|alice"},
+		"moat:{203.0.113.0/24}:login:[203.0.113.7/32]:POST:/login:account=a%3Ab%2540c.test": {Limit: "login", Net: net("203.0.113.7/32"), Method: "POST", Route: "/login", Who: "account=a:b%40c.test"},
 		"moat:{}::::":                           {},
 		"moat:{a%7Db}:a%7Db:::/orders/%7Bid%7D": {Limit: "a}b", Route: "/orders/{id}"},
 	} {
@@ -54,13 +56,14 @@ func TestKeyNamesAreReadable(t *testing.T) {
 
 // No two keys have one name, or one client could use up another's limit.
 func FuzzKeyNamesTellKeysApart(f *testing.F) {
-	f.Add("a", "203.0.113.7/32", "GET", "/", "a:", "203.0.113.0/24", "", "GET:/")
-	f.Add("{a", "::/0", "", "}", "{a}", "", "", "")
-	f.Fuzz(func(t *testing.T, limit1, net1, method1, route1, limit2, net2, method2, route2 string) {
+	f.Add("a", "203.0.113.7/32", "", "GET", "/", "a:", "203.0.113.0/24", "", "", "GET:/")
+	f.Add("{a", "::/0", "", "", "}", "{a}", "", "", "", "")
+	f.Add("a", "", "b", "", "", "a", "", "", "", ":b")
+	f.Fuzz(func(t *testing.T, limit1, net1, who1, method1, route1, limit2, net2, who2, method2, route2 string) {
 		n1, _ := netip.ParsePrefix(net1) // or the zero Prefix
 		n2, _ := netip.ParsePrefix(net2) // or the zero Prefix
-		k1 := ratelimit.Key{Limit: limit1, Net: n1, Method: method1, Route: route1}
-		k2 := ratelimit.Key{Limit: limit2, Net: n2, Method: method2, Route: route2}
+		k1 := ratelimit.Key{Limit: limit1, Net: n1, Who: who1, Method: method1, Route: route1}
+		k2 := ratelimit.Key{Limit: limit2, Net: n2, Who: who2, Method: method2, Route: route2}
 		name1, name2 := keyName("moat", k1), keyName("moat", k2)
 		if (name1 == name2) != (k1 == k2) {
 			t.Errorf("%+v is %s, %+v is %s", k1, name1, k2, name2)

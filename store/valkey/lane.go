@@ -228,6 +228,9 @@ func (l *lane) run(batch []*call) {
 			}
 			return c.givesBack
 		})
+		for _, c := range calls {
+			c.resent = true
+		}
 	}
 	late := isTimeout(lost)
 	if lost = l.s.explain(lost); late && !errors.Is(lost, errDial) {
@@ -261,7 +264,7 @@ func (l *lane) send(ctx context.Context, calls []*call, withText bool) (rest []*
 			rest, lost = append(rest, c), err
 			continue
 		}
-		reply, err := r.AsIntSlice()
+		reply, err := c.read(r)
 		switch said, isSaid := client.IsValkeyErr(err); {
 		case err == nil:
 			l.succeeded()

@@ -2,6 +2,7 @@ package valkey_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moat-gateway/moat/guard/budget"
+	"github.com/moat-gateway/moat/guard/identity/session"
 	"github.com/moat-gateway/moat/guard/ratelimit"
 	"github.com/moat-gateway/moat/store/valkey"
 	"github.com/moat-gateway/moat/store/valkey/valkeytest"
@@ -30,6 +33,12 @@ func rules(t *testing.T, mode string) string {
 	}
 	t.Fatalf("the package documentation has no rules for %s", mode)
 	return ""
+}
+
+// moreRules are what the documentation adds for tickets, sessions and budgets.
+func moreRules(t *testing.T) string {
+	t.Helper()
+	return strings.TrimPrefix(rules(t, "tickets"), "user moat ") + " " + strings.TrimPrefix(rules(t, "sessions"), "user moat ") + " " + strings.TrimPrefix(rules(t, "budgets"), "user moat ")
 }
 
 // exercise does all that a Store does with one server, and returns the last thing that
@@ -55,13 +64,72 @@ func exercise(t *testing.T, server *valkeytest.Server, cfg valkey.Config) error 
 	if err := s.Reset(t.Context(), key("a")); err != nil {
 		return err
 	}
+	if err := exerciseTickets(t, server, s); err != nil {
+		return err
+	}
+	if err := exerciseSessions(t, s.Sessions()); err != nil {
+		return err
+	}
+	if err := exerciseBudgets(t, s.Budgets()); err != nil {
+		return err
+	}
 	s.Close()
 	return s.Stats().LastError
 }
 
+func exerciseSessions(t *testing.T, s *valkey.Sessions) error {
+	t.Helper()
+	e := session.Entry{ID: session.ID{1}, Indexes: []session.ID{{2}}, Sealed: []byte("old"), Expires: time.Now().Add(time.Minute)}
+	_, put := s.Put(t.Context(), e)
+	_, _, get := s.Get(t.Context(), e.ID)
+	touch := s.Touch(t.Context(), e.ID, e.Expires)
+	_, replace := s.Replace(t.Context(), e.ID, e.Sealed, []byte("new"))
+	return errors.Join(put, get, touch, replace, s.DeleteAll(t.Context(), e.Indexes[0]), s.Delete(t.Context(), e.ID))
+}
+
+func exerciseBudgets(t *testing.T, s *valkey.Budgets) error {
+	t.Helper()
+	r := &budget.Rule{Name: "x", By: budget.ByVisitor, Per: budget.Month, Cap: budget.Amount{Requests: 5}}
+	res, _, err := reserve(t, s, r, "a", oneRequest)
+	if err != nil {
+		return err
+	}
+	settle := s.Settle(t.Context(), []budget.Change{{Account: res.Account, Add: oneRequest}})
+	_, use := s.Usage(t.Context(), r, 1)
+	_, one := s.Reset(t.Context(), r, "a")
+	_, all := s.Reset(t.Context(), r, "")
+	stop := s.Stop(t.Context(), true)
+	_, look := s.Stopped(t.Context())
+	return errors.Join(settle, use, one, all, stop, look, s.Stop(t.Context(), false))
+}
+
+func exerciseTickets(t *testing.T, server *valkeytest.Server, s *valkey.Store) error {
+	t.Helper()
+	tickets := s.Tickets(0)
+	l, number, err := tickets.Number(t.Context())
+	if err != nil {
+		return err
+	}
+	if _, err := tickets.Use(t.Context(), l, number, 0); err != nil {
+		return err
+	}
+	if _, err := tickets.Once(t.Context(), 0, 0, time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	// It may end the lineage.
+	server.MustDo("HSET", "moat:{tickets}", "evicted", "1")
+	tickets.Once(t.Context(), 0, 0, time.Now().Add(time.Second))
+	eventually(t, "a lineage is known again, or it is known why not", func() bool {
+		_, _, ok := tickets.Lineage()
+		return ok || s.Stats().LastError != nil
+	})
+	return nil
+}
+
 func TestTLSAndAUserWhoMayDoOnlyWhatTheDocumentationSays(t *testing.T) {
 	authority := valkeytest.NewAuthority(t)
-	server := valkeytest.StartTLS(t, authority, time.Now().Add(time.Hour), rules(t, "standalone"))
+	all := rules(t, "standalone") + " " + moreRules(t)
+	server := valkeytest.StartTLS(t, authority, time.Now().Add(time.Hour), all)
 	cfg := patient(valkey.Config{Addresses: []string{server.Addr}, Username: "moat", Password: secret, TLS: authority.Trust()})
 	if err := exercise(t, server, cfg); err != nil {
 		t.Error(err)
@@ -75,7 +143,7 @@ func TestTLSAndAUserWhoMayDoOnlyWhatTheDocumentationSays(t *testing.T) {
 		hasAll(t, err.Error(), "NOPERM", "lacks a permission")
 	}
 	// Each of the permissions is needed.
-	for rule := range strings.FieldsSeq(rules(t, "standalone")) {
+	for rule := range strings.FieldsSeq(all) {
 		command, ok := strings.CutPrefix(rule, "+")
 		if !ok {
 			continue

@@ -32,9 +32,9 @@ func open(t *testing.T, cfg valkey.Config) *valkey.Store {
 
 func eventually(t *testing.T, what string, look func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !look(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !look(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10 s", what)
+			t.Fatalf("%s: not within 30 s", what)
 		}
 	}
 }

@@ -24,8 +24,8 @@ const (
 )
 
 // Call answers one question of the page: "explain" takes a browser.Case and returns an
-// Answer, "paste" takes any text and returns what it turned out to be. What cannot
-// be answered is {"error": "…"}; nothing that is passed makes it panic.
+// Answer, "paste" takes any text and returns what it turned out to be, "play" takes a
+// browser.Case with any number of requests and returns a Played. What cannot be answered is {"error": "…"}; nothing that is passed makes it panic.
 func Call(name, input string, now time.Time) (output string) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -39,6 +39,8 @@ func Call(name, input string, now time.Time) (output string) {
 		answer, err = explainText(input, now)
 	case "paste":
 		answer, err = paste(input, now)
+	case "play":
+		answer, err = play(input, now)
 	default:
 		err = fmt.Errorf("there is no function %.40q", name)
 	}
@@ -87,19 +89,30 @@ func infoOf(name browser.CORSError) *Info {
 }
 
 func explainText(input string, now time.Time) (*Answer, error) {
-	if len(input) > maxCase {
-		return nil, fmt.Errorf("the case has %d bytes, more than the %d that are read", len(input), maxCase)
-	}
-	var c browser.Case
-	d := json.NewDecoder(strings.NewReader(input))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return nil, fmt.Errorf("this is no case: %w", err)
+	c, err := readCase(input)
+	if err != nil {
+		return nil, err
 	}
 	return explainCase(c, now)
 }
 
+func readCase(input string) (browser.Case, error) {
+	var c browser.Case
+	if len(input) > maxCase {
+		return c, fmt.Errorf("the case has %d bytes, more than the %d that are read", len(input), maxCase)
+	}
+	d := json.NewDecoder(strings.NewReader(input))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("this is no case: %w", err)
+	}
+	return c, nil
+}
+
 func explainCase(c browser.Case, now time.Time) (*Answer, error) {
+	if len(c.Requests) != 1 {
+		return nil, fmt.Errorf("the case has %d requests; one at a time is explained", len(c.Requests))
+	}
 	if err := bounded(&c); err != nil {
 		return nil, err
 	}
@@ -155,10 +168,10 @@ func shareableURL(raw string) string {
 }
 
 func bounded(c *browser.Case) error {
-	if len(c.Requests) != 1 {
-		return fmt.Errorf("the case has %d requests; one at a time is explained", len(c.Requests))
+	pieces := max(len(c.Page.Ancestors), len(c.Browser.Cookies), len(c.Answers), len(c.Browser.Addresses), len(c.Requests))
+	for i := range c.Requests {
+		pieces = max(pieces, len(c.Requests[i].Header))
 	}
-	pieces := max(len(c.Page.Ancestors), len(c.Browser.Cookies), len(c.Answers), len(c.Browser.Addresses), len(c.Requests[0].Header))
 	for i := range c.Answers {
 		pieces = max(pieces, len(c.Answers[i].Answer.Header))
 	}

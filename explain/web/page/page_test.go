@@ -172,6 +172,35 @@ func TestWhatIsSharedHoldsNoSecret(t *testing.T) {
 	}
 }
 
+// Of a sequence, each request has the answer that the server gave to it, and finds what the
+// ones before it left behind.
+func TestPlayGoesThroughASequence(t *testing.T) {
+	const url = "https://api.example/x"
+	allow := browser.Header{{Name: "Access-Control-Allow-Origin", Value: "https://app.example"}, {Name: "Access-Control-Allow-Headers", Value: "authorization"}}
+	put := browser.Request{API: browser.Fetch, URL: url, Header: browser.Header{{Name: "Authorization", Value: "Bearer a"}}}
+	c := browser.Case{
+		Page:     browser.Page{URL: "https://app.example/"},
+		Requests: []browser.Request{put, put, put},
+		Answers: []browser.Rule{
+			{URL: url, On: "preflight", Answer: browser.Answer{Status: 204, Header: allow}},
+			{URL: url, On: "actual", Answer: browser.Answer{Status: 200, Header: allow}},
+			{URL: url, On: "actual", Answer: browser.Answer{Status: 429, Header: allow}},
+		},
+	}
+	traces := call[page.Played](t, "play", asJSON(t, c)).Traces
+	if len(traces) != 3 {
+		t.Fatalf("%d traces, want 3", len(traces))
+	}
+	for i, want := range []struct {
+		exchanges int
+		script    string
+	}{{2, "cors 200"}, {1, "cors 429"}, {1, "cors 429"}} {
+		if got := traces[i]; len(got.Exchanges) != want.exchanges || got.Verdict.Script != want.script {
+			t.Errorf("request %d: %d exchanges, %q; want %d, %q", i, len(got.Exchanges), got.Verdict.Script, want.exchanges, want.script)
+		}
+	}
+}
+
 func TestCallRefuses(t *testing.T) {
 	many := `{"page":{"url":"https://app.example/"},"requests":[{"api":"fetch","url":"/"}],"answers":[{"answer":{"headers":[` + strings.Repeat(`["a","b"],`, 300) + `["a","b"]]}}]}`
 	for name, c := range map[string]struct{ function, input, want string }{
@@ -185,6 +214,8 @@ func TestCallRefuses(t *testing.T) {
 		"many":          {"explain", many, "301 entries"},
 		"large":         {"explain", strings.Repeat(" ", 300<<10), "more than"},
 		"nothing":       {"paste", "", "nothing"},
+		"no play":       {"play", `{"page":{"url":"https://app.example/"},"requests":[{"api":"none","url":"/"}]}`, "not known"},
+		"long play":     {"play", `{"page":{"url":"https://app.example/"},"requests":[` + strings.Repeat(`{},`, 300) + `{}]}`, "301 entries"},
 		"huge":          {"paste", strings.Repeat("x", 9<<20), "more than"},
 		"prose":         {"paste", "it does not work", "no error of a browser"},
 	} {

@@ -1,7 +1,7 @@
 //go:build js && wasm
 
 // Command wasm is the model for the page: it puts globalThis.moat into a worker, with
-// explain(json) and paste(text), which both take a string and return JSON.
+// explain(json), paste(text) and play(json), which take a string and return JSON.
 package main
 
 import (
@@ -15,6 +15,7 @@ func main() {
 	js.Global().Set("moat", js.ValueOf(map[string]any{
 		"explain": function("explain"),
 		"paste":   function("paste"),
+		"play":    function("play"),
 	}))
 	select {} // a program that ends takes its functions along
 }
