@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
@@ -35,6 +36,7 @@ func theBrowser(t *testing.T) *browser {
 			// Strangers need a host of another site. All hosts are on loopback, so Local
 			// Network Access, which looks at addresses, asks for no permission.
 			chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1, MAP localhost 127.0.0.1"),
+			chromedp.Flag("ignore-certificate-errors-spki-list", testAuthority(t).spki),
 		)
 		// A new profile of Debian's Chromium blocks third-party cookies: attacks that
 		// need the victim's cookies would fail for a reason that is not the gate's.
@@ -103,6 +105,28 @@ func newTab(t *testing.T) *tab {
 		t.Fatalf("a new tab: %v", err)
 	}
 	return b
+}
+
+// cookies are those that the profile has for an origin.
+func (b *tab) cookies(origin string) (all []*network.Cookie) {
+	b.t.Helper()
+	b.do("read the cookies", chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		found, err := cdp.Call(ctx, target, network.GetCookies, network.GetCookiesParams{URLs: []string{origin + "/"}})
+		all = found.Cookies
+		return err
+	}))
+	return all
+}
+
+// setCookie puts a cookie into the profile, for that origin's host alone.
+func (b *tab) setCookie(origin string, k *network.Cookie) {
+	b.t.Helper()
+	b.do("set a cookie", chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, network.SetCookies, network.SetCookiesParams{Cookies: []*network.CookieParam{{
+			Name: k.Name, Value: k.Value, URL: origin + "/", Path: "/", Secure: true, HTTPOnly: k.HTTPOnly, SameSite: k.SameSite,
+		}}})
+		return err
+	}))
 }
 
 func (b *tab) note(event any) {
@@ -229,11 +253,15 @@ func (b *tab) tryEval(expression string) (string, error) {
 // know api, the origin to call, and the functions of prelude.
 func (b *tab) run(api, statements string) string {
 	b.t.Helper()
-	v, err := b.tryEval(fmt.Sprintf("(async () => { const api = %q; %s\n%s })()", api, prelude, statements))
+	v, err := b.tryEval(b.script(api, statements))
 	if err != nil {
 		b.t.Fatalf("%s: %v", statements, err)
 	}
 	return v
+}
+
+func (b *tab) script(api, statements string) string {
+	return fmt.Sprintf("(async () => { const api = %q; %s\n%s })()", api, prelude, statements)
 }
 
 // prelude is for scripts in pages. saw tells what script sees of an answer: its type,

@@ -24,18 +24,24 @@ type express struct {
 // startExpress starts a backend whose CORS lists the origins.
 func startExpress(t *testing.T, origins ...string) *express {
 	t.Helper()
-	cmd := exec.Command(program(t, "node"), append([]string{"express/server.js"}, origins...)...)
+	return startNode(t, append([]string{"express/server.js"}, origins...))
+}
+
+// startNode starts a server that tells its ports when it is ready.
+func startNode(t *testing.T, args []string, env ...string) *express {
+	t.Helper()
+	cmd := exec.Command(program(t, "node"), args...)
 	// Express logs each refused body, with a stack, unless it is told that this is a test.
-	cmd.Env = append(cmd.Environ(), "NODE_ENV=test")
+	cmd.Env = append(append(cmd.Environ(), "NODE_ENV=test"), env...)
 	p := startProcess(t, cmd, func(p *process) { p.stdin.Close() }, func(p *process) {
 		if p.err != nil {
-			t.Errorf("Express, told to stop: %v", p.err)
+			t.Errorf("%s, told to stop: %v", args[0], p.err)
 		}
 	})
 	var ports struct{ Port, Control int }
-	eventually(t, "Express prints its ports", func() (string, bool) {
+	eventually(t, args[0]+" prints its ports", func() (string, bool) {
 		if p.ended() {
-			t.Fatalf("Express: %v\n%s\nare its packages there? make setup installs them", p.err, &p.stderr)
+			t.Fatalf("%s: %v\n%s\nare its packages there? make setup installs them", args[0], p.err, &p.stderr)
 		}
 		lines := p.stdout.lines()
 		return p.stdout.String(), len(lines) == 1 && json.Unmarshal([]byte(lines[0]), &ports) == nil

@@ -351,22 +351,9 @@ func startMendedNginx(t *testing.T, i int, backend string) mended {
     location / { proxy_pass http://{backend}; }
     location = /guarded { auth_basic guarded; auth_basic_user_file /dev/null; proxy_pass http://{backend}; }
     location = /down { proxy_pass http://{nobody}; }`)
-	const around = `daemon off;
-master_process off;
-pid {dir}/nginx.pid;
-events {}
-http {
-    access_log off;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-{code}}
-`
 	addr := startFront(t, func(addr string) *exec.Cmd {
 		dir := t.TempDir()
-		text := strings.Replace(around, "{code}", code, 1)
+		text := strings.Replace(nginxAround, "{code}", code, 1)
 		file := writeMend(t, "nginx.conf", strings.NewReplacer("{dir}", dir, "{listen}", addr, "{backend}", backend, "{nobody}", freeAddress(t)).Replace(text))
 		return exec.Command(program(t, "nginx"), "-p", dir, "-c", file, "-e", "stderr")
 	})
@@ -577,3 +564,18 @@ func reads(t *testing.T, need explain.Need, preflight *model.Exchange, actual mo
 		t.Errorf("%s %s: a browser does not let the page read the answer: %+v", actual.Method, actual.URL, v)
 	}
 }
+
+// nginxAround is what an nginx that a test starts has around its servers.
+const nginxAround = `daemon off;
+master_process off;
+pid {dir}/nginx.pid;
+events {}
+http {
+    access_log off;
+    client_body_temp_path {dir}/body;
+    proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+{code}}
+`

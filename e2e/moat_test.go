@@ -39,7 +39,7 @@ type moat struct {
 	*process
 	// addr is its host:port for other processes, origin what a browser calls it.
 	addr, origin string
-	admin        string
+	plain, admin string
 	file         string
 }
 
@@ -96,15 +96,22 @@ func moatYAML(backend *express, friendly string) string {
 // startMoat starts the gate with a moat.yaml.
 func startMoat(t *testing.T, yaml string) *moat {
 	t.Helper()
+	return startMoatAt(t, "http://localhost", func(*moat) string { return yaml })
+}
+
+// startMoatAt starts the gate under a host name, with a moat.yaml that can depend on its origin
+// and on the address of a second listener, plain.
+func startMoatAt(t *testing.T, host string, yaml func(*moat) string) *moat {
+	t.Helper()
 	m := &moat{file: filepath.Join(t.TempDir(), "moat.yaml")}
 	// The origin is in the file, so the port must be known before moat listens on it,
 	// and somebody else may take it meanwhile.
 	for range 5 {
 		m.addr, m.admin = freeAddress(t), freeAddress(t)
 		_, port, _ := net.SplitHostPort(m.addr)
-		m.origin = "http://localhost:" + port
-		fill := strings.NewReplacer("{listen}", m.addr, "{admin}", m.admin, "{origin}", m.origin, "{port}", port, "{nobody}", freeAddress(t))
-		m.write(t, fill.Replace(yaml))
+		m.origin, m.plain = host+":"+port, freeAddress(t)
+		fill := strings.NewReplacer("{listen}", m.addr, "{plain}", m.plain, "{admin}", m.admin, "{origin}", m.origin, "{port}", port, "{nobody}", freeAddress(t))
+		m.write(t, fill.Replace(yaml(m)))
 		if m.process = m.try(t); m.process != nil {
 			return m
 		}
@@ -126,7 +133,7 @@ func (m *moat) try(t *testing.T) *process {
 		if !serving {
 			return
 		}
-		if p.err != nil {
+		if p.err != nil && !p.killed {
 			t.Errorf("moat, told to stop: %v", p.err)
 		}
 		for _, line := range p.stderr.lines() {
@@ -232,8 +239,8 @@ func codes(all []decision) string {
 	return strings.Join(list, " ")
 }
 
-// metric is the value of a series, spelled as the exposition format has it, or "".
-func (m *moat) metric(series string) string {
+// metrics is all that the gate has to say in numbers.
+func (m *moat) metrics() string {
 	m.t.Helper()
 	res, err := client.Get("http://" + m.admin + "/metrics")
 	if err != nil {
@@ -244,7 +251,13 @@ func (m *moat) metric(series string) string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
+	return string(text)
+}
+
+// metric is the value of a series, spelled as the exposition format has it, or "".
+func (m *moat) metric(series string) string {
+	m.t.Helper()
+	for line := range strings.Lines(m.metrics()) {
 		if value, ok := strings.CutPrefix(line, series+" "); ok {
 			return strings.TrimSpace(value)
 		}

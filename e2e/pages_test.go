@@ -12,6 +12,16 @@ import (
 // returns their origin.
 func startSite(t *testing.T, host string) string {
 	t.Helper()
+	server := httptest.NewServer(pages(t))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+func pages(t *testing.T) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { show(t, w, blankPage, "") })
 	mux.HandleFunc("GET /form", func(w http.ResponseWriter, r *http.Request) { show(t, w, formPage, r.FormValue("to")) })
@@ -19,13 +29,7 @@ func startSite(t *testing.T, host string) string {
 	mux.HandleFunc("/on", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusTemporaryRedirect)
 	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "http://" + net.JoinHostPort(host, port)
+	return mux
 }
 
 // Both pages have an icon, so that the browser asks nobody for one.

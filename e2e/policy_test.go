@@ -43,7 +43,7 @@ func TestReportRefusesNothing(t *testing.T) {
 	thorough(t)
 	t.Parallel()
 	on := newStage(t)
-	yaml := strings.Replace(on.gate.read(t), "policies:\n  pages:\n", "policies:\n  pages:\n    modes: {cors: report, cross_site: report}\n", 1)
+	yaml := strings.Replace(on.gate.read(t), "policies:\n  pages:\n", "policies:\n  pages:\n    modes: {cors: report, cross_site: report, cookie: report}\n", 1)
 	on.gate.write(t, yaml)
 	on.gate.signal(syscall.SIGHUP)
 	eventually(t, "moat reloads", func() (string, bool) {

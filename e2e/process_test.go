@@ -15,7 +15,7 @@ import (
 const (
 	// patience is how long a test waits for what must happen. The machine may be busy;
 	// only a failure takes all of it.
-	patience = 15 * time.Second
+	patience = 30 * time.Second
 	// pause is between two looks.
 	pause = 5 * time.Millisecond
 )
@@ -39,8 +39,9 @@ type process struct {
 	stdin          io.Closer
 	stdout, stderr output
 
-	done chan struct{}
-	err  error // valid when done is closed
+	done   chan struct{}
+	err    error // valid when done is closed
+	killed bool  // by the test
 }
 
 // startProcess runs a program until the test ends. Then stop asks it to end, and inspect
@@ -93,6 +94,14 @@ func (p *process) signal(s syscall.Signal) {
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Errorf("%s: %v", s, err)
 	}
+}
+
+// kill ends the process as a power cut does.
+func (p *process) kill() {
+	p.t.Helper()
+	p.killed = true
+	p.signal(syscall.SIGKILL)
+	<-p.done
 }
 
 // wait waits for the process to end, and returns what its end says of it.

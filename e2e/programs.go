@@ -24,4 +24,5 @@ var Programs = []Program{
 	{Name: "nginx", FoundAs: []string{"nginx"}},
 	{Name: "caddy", FoundAs: []string{"caddy"}},
 	{Name: "valkey", FoundAs: valkeytest.FoundAs},
+	{Name: "xvfb", FoundAs: []string{"Xvfb"}},
 }

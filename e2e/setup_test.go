@@ -152,8 +152,8 @@ func literal(call *ast.CallExpr, arg int) (string, bool) {
 }
 
 // machine is a stand-in for the computer that scripts/setup.sh runs on: a PATH that
-// holds only what a test put there, and a checkout with nothing but the script and a
-// lock file. Nothing is installed: apt-get, sudo and npm only write down how they were
+// holds only what a test put there, and a checkout with nothing but the script and the
+// lock files. Nothing is installed: apt-get, sudo and npm only write down how they were
 // called, and apt-get then links the programs of the packages into PATH.
 type machine struct {
 	t    *testing.T
@@ -171,9 +171,13 @@ curl) echo curl ;;
 nginx) echo nginx ;;
 caddy) echo caddy ;;
 redis-server) echo redis-server ;;
+xvfb) echo Xvfb ;;
 firefox-esr) echo firefox-esr ;;
 gcc) echo gcc ;;
 `
+
+// npmFolders have npm packages of their own.
+var npmFolders = []string{"e2e/express", "e2e/oidc", "e2e/providers", "client", "lab/web", "dashboard/web"}
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
@@ -184,18 +188,20 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.write("checkout/scripts/setup.sh", string(script), 0o600)
-	m.write("checkout/e2e/express/package-lock.json", "{}", 0o600)
-	// The installation below must come out younger, however coarse the clock is.
-	hourAgo := time.Now().Add(-time.Hour)
-	lock := filepath.Join(m.dir, "checkout/e2e/express/package-lock.json")
-	if err := os.Chtimes(lock, hourAgo, hourAgo); err != nil {
-		t.Fatal(err)
+	for _, folder := range npmFolders {
+		m.write("checkout/"+folder+"/package-lock.json", "{}", 0o600)
+		// The installation below must come out younger, however coarse the clock is.
+		hourAgo := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(filepath.Join(m.dir, "checkout", folder, "package-lock.json"), hourAgo, hourAgo); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.write("os-release", "ID=debian\n", 0o600)
 	m.stub("id", `echo "$ID"`)
 	for _, name := range []string{"chromium", "firefox-esr", "curl", "caddy", "redis-server", "gcc"} {
 		m.packaged(name, "echo "+name+" 1.0\necho built for tests")
 	}
+	m.packaged("Xvfb", `[ "$1" = -help ] && echo "use: X" >&2`)
 	m.packaged("nginx", `[ "$1" = -v ] && echo nginx 1.0 >&2`)
 	m.packaged("node", "echo v20.1.0")
 	m.packaged("npm", `[ "$1" = --version ] && echo 10.0 && exit 0
@@ -226,8 +232,10 @@ func (m *machine) has(names ...string) {
 	}
 }
 
-func (m *machine) hasExpress() {
-	m.write("checkout/e2e/express/node_modules/.package-lock.json", "{}", 0o600)
+func (m *machine) hasNpmPackages() {
+	for _, folder := range npmFolders {
+		m.write("checkout/"+folder+"/node_modules/.package-lock.json", "{}", 0o600)
+	}
 }
 
 func (m *machine) stub(name, body string) { m.write("path/"+name, "#!/bin/sh\n"+body+"\n", 0o700) }
@@ -309,10 +317,15 @@ func TestSetupOnABareMachineInstallsEverything(t *testing.T) {
 	m.hasApt()
 	out := m.succeeds(
 		"apt-get update",
-		"apt-get install -y --no-install-recommends chromium firefox-esr nodejs npm curl nginx caddy redis-server gcc libc6-dev",
+		"apt-get install -y --no-install-recommends chromium firefox-esr nodejs npm curl nginx caddy redis-server xvfb gcc libc6-dev",
 		"npm ci --no-audit --no-fund in express",
+		"npm ci --no-audit --no-fund in oidc",
+		"npm ci --no-audit --no-fund in providers",
+		"npm ci --no-audit --no-fund in client",
+		"npm ci --no-audit --no-fund in web",
+		"npm ci --no-audit --no-fund in web",
 	)
-	missing := strings.Index(out, "setup: missing: chromium firefox node npm curl nginx caddy valkey gcc\n")
+	missing := strings.Index(out, "setup: missing: chromium firefox node npm curl nginx caddy valkey xvfb gcc\n")
 	running := strings.Index(out, "setup: running: apt-get install -y")
 	if missing < 0 || running < missing {
 		t.Errorf("it must say what is missing, then what it runs:\n%s", out)
@@ -328,28 +341,34 @@ func TestSetupOnABareMachineInstallsEverything(t *testing.T) {
 func TestSetupInstallsOnlyWhatIsMissing(t *testing.T) {
 	m := newMachine(t)
 	m.hasApt()
-	m.hasExpress()
-	m.has("node", "npm", "gcc", "curl", "nginx", "caddy", "redis-server", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("node", "npm", "gcc", "curl", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 	m.succeeds("apt-get update", "apt-get install -y --no-install-recommends chromium")
 }
 
 func TestSetupInstallsAgainWhenTheLockFileIsYounger(t *testing.T) {
 	m := newMachine(t)
-	m.hasExpress()
-	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 	m.succeeds("")
-	inAnHour := time.Now().Add(time.Hour)
-	if err := os.Chtimes(filepath.Join(m.dir, "checkout/e2e/express/package-lock.json"), inAnHour, inAnHour); err != nil {
-		t.Fatal(err)
+	for _, folder := range npmFolders {
+		lock := filepath.Join(m.dir, "checkout", folder, "package-lock.json")
+		inAnHour, before := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+		if err := os.Chtimes(lock, inAnHour, inAnHour); err != nil {
+			t.Fatal(err)
+		}
+		m.succeeds("npm ci --no-audit --no-fund in " + filepath.Base(folder))
+		if err := os.Chtimes(lock, before, before); err != nil {
+			t.Fatal(err)
+		}
 	}
-	m.succeeds("npm ci --no-audit --no-fund in express")
 }
 
 func TestSetupTakesAnyChromium(t *testing.T) {
 	for _, name := range []string{"chromium-browser", "google-chrome", "google-chrome-stable"} {
 		m := newMachine(t)
-		m.hasExpress()
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.hasNpmPackages()
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.stub(name, "echo Chrome 1")
 		m.succeeds("")
 	}
@@ -357,16 +376,16 @@ func TestSetupTakesAnyChromium(t *testing.T) {
 
 func TestSetupTakesAnyFirefox(t *testing.T) {
 	m := newMachine(t)
-	m.hasExpress()
-	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server")
+	m.hasNpmPackages()
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb")
 	m.stub("firefox", "echo Mozilla Firefox 1")
 	m.succeeds("")
 }
 
 func TestSetupTakesValkeyOrRedis(t *testing.T) {
 	m := newMachine(t)
-	m.hasExpress()
-	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "Xvfb", "firefox-esr")
 	m.stub("valkey-server", "echo Valkey server v=8.0.1")
 	m.succeeds("")
 }
@@ -375,8 +394,8 @@ func TestSetupUsesSudoWhenNotRoot(t *testing.T) {
 	m := newMachine(t)
 	m.user = "1000"
 	m.hasApt()
-	m.hasExpress()
-	m.has("chromium", "node", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("chromium", "node", "npm", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 	m.fails([]string{""}, "no sudo", "apt-get: curl")
 	m.stub("sudo", `echo "sudo $1" >>"$CALLS"; exec "$@"`)
 	m.succeeds(
@@ -389,69 +408,69 @@ func TestSetupReplacesAnOldNode(t *testing.T) {
 	install := []string{"apt-get update", "apt-get install -y --no-install-recommends nodejs"}
 	m := newMachine(t)
 	m.hasApt()
-	m.hasExpress()
-	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 	m.stub("node", "echo v16.20.2")
 	m.succeeds(install...)
 
 	m = newMachine(t)
 	m.hasApt()
-	m.hasExpress()
-	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+	m.hasNpmPackages()
+	m.has("chromium", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 	m.packaged("node", "echo v16.20.2") // as old as the distribution
-	m.fails(install, "v16.20.2", "18 or later")
+	m.fails(install, "v16.20.2", "20 or later")
 }
 
 func TestSetupFailsLoudly(t *testing.T) {
 	t.Run("when there is no package manager", func(t *testing.T) {
 		m := newMachine(t)
-		m.has("chromium", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
-		m.fails([]string{""}, "missing: node curl", "none of apt-get", "node: 18 or later")
+		m.has("chromium", "npm", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
+		m.fails([]string{""}, "missing: node curl", "none of apt-get", "node: 20 or later")
 	})
 	t.Run("when the package manager has no such package", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("brew", `echo "brew $*" >>"$CALLS"`)
-		m.has("node", "npm", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("node", "npm", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{""}, "no package for chromium", "by hand")
 	})
 	t.Run("when Ubuntu has chromium only as a snap", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.write("os-release", "NAME=\"Ubuntu\"\nID=ubuntu\n", 0o600)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{""}, "no package for chromium", "google-chrome")
 	})
 	t.Run("when Ubuntu has firefox only as a snap", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.write("os-release", "NAME=\"Ubuntu\"\nID=ubuntu\n", 0o600)
-		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server")
+		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb")
 		m.fails([]string{""}, "no package for firefox", "by hand")
 	})
 	t.Run("when the installation fails", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("apt-get", `echo "apt-get $1" >>"$CALLS"; [ "$1" = update ]`)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install"})
 	})
 	t.Run("when the installation does not bring the program", func(t *testing.T) {
 		m := newMachine(t)
 		m.stub("apt-get", `echo "apt-get $1" >>"$CALLS"`)
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install"}, "chromium is still missing")
 	})
 	t.Run("when an installed program does not start", func(t *testing.T) {
 		m := newMachine(t)
 		m.hasApt()
 		m.packaged("chromium", "echo libnss3.so is missing >&2; exit 127")
-		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{"apt-get update", "apt-get install -y --no-install-recommends chromium"},
 			"libnss3.so is missing", "--version failed")
 	})
 	t.Run("when npm fails", func(t *testing.T) {
 		m := newMachine(t)
 		m.packaged("npm", `echo "npm $1" >>"$CALLS"; exit 1`)
-		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "firefox-esr")
+		m.has("chromium", "node", "npm", "curl", "gcc", "nginx", "caddy", "redis-server", "Xvfb", "firefox-esr")
 		m.fails([]string{"npm ci"})
 	})
 }

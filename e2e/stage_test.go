@@ -113,7 +113,7 @@ func (s scenario) run(t *testing.T, pages map[string]string, api place, want out
 	b.settled(api.origin)
 	// What script does not wait for may still be on its way, to the end that is expected
 	// or to another.
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(pause) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(pause) {
 		got = s.look(b, api, since, got)
 		if got == want || time.Now().After(deadline) {
 			break

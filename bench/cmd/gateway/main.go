@@ -49,6 +49,9 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 1 && args[0] == backendArgument {
 		return serveBackend(os.Stdin, os.Stdout)
 	}
+	if len(args) > 1 && args[0] == scenarioArgument {
+		return serveScenario(args[1], args[2:])
+	}
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.Usage = func() {
 		fmt.Fprint(os.Stderr, "usage: gateway [-harness DIR] [-- harness options]\n       gateway -refused [-rounds N] [-requests N] [-conns N]\n\n")
@@ -122,15 +125,19 @@ func output(cmd *exec.Cmd) (string, error) {
 	return string(out), err
 }
 
-// scenarios are those of the harness that moat does.
+// scenarios are those of the harness that are run if none is named. moat does all.
 const scenarios = "plain,cors,preflight"
 
 // runHarness measures moat beside the harness's own rows. args go to the harness.
 func runHarness(ctx context.Context, harness, moat string, args []string) error {
-	if strings.ContainsAny(moat, " \t\n|") {
-		return hinted{fmt.Errorf("the harness splits commands at blanks, so it cannot run %q", moat), "point TMPDIR at a directory without blanks in its name"}
+	self, err := os.Executable()
+	if err != nil {
+		return err
 	}
-	extra := "moat|http://{addr}/|" + moat + " run --upstream http://{backend} --listen {addr} --admin off --origin https://app.example.com --browserless allow --credentials"
+	if command := self + moat; strings.ContainsAny(command, " \t\n|") {
+		return hinted{fmt.Errorf("the harness splits commands at blanks, so it cannot run %q and %q", self, moat), "point TMPDIR at a directory without blanks in its name"}
+	}
+	extra := "moat|http://{addr}/|" + strings.Join([]string{self, scenarioArgument, moat, scenarioWords}, " ")
 	if len(args) == 0 {
 		args = []string{"-scenarios", scenarios}
 	}
