@@ -297,13 +297,12 @@ func (g *Guard) cut(line string) (name, rest string, more bool) {
 	if line == "" || line[0] == ',' {
 		return "", strings.TrimPrefix(line, ","), line != ""
 	}
-	window := min(len(line), g.longest+maxBlanks)
-	i := strings.IndexByte(line[:window], ',')
-	if i >= 0 {
+	limit := g.longest + maxBlanks
+	if i := strings.IndexByte(line[:min(len(line), limit+1)], ','); i >= 0 {
 		return strings.Trim(line[:i], " \t"), line[i+1:], true
 	}
-	if window < len(line) {
-		return line[:window], "", false // longer than any allowed name, so refused
+	if len(line) > limit {
+		return line[:limit], "", false // longer than any allowed name, so refused
 	}
 	return strings.Trim(line, " \t"), "", false
 }

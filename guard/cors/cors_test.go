@@ -232,6 +232,7 @@ func FuzzRequestHeaders(f *testing.F) {
 	for _, s := range []string{"", "authorization", "Authorization , CONTENT-TYPE", ",,", "x", "authorization\n", "authorization,\tcontent-type,"} {
 		f.Add(s, "")
 	}
+	f.Add(strings.Repeat(" ", 29)+",", "content-type"+strings.Repeat(" ", 17)+",authorization") // as many blanks as may be
 	set, faults := web.NewOriginSet([]string{app}, web.OriginSetOptions{})
 	if faults != nil {
 		f.Fatal(faults)
